@@ -1,0 +1,141 @@
+/* op.h - one layer's arithmetic: planned once for fixed shapes, run many times.
+ *
+ * The first backend in ts_op_backends whose serves() says yes plans the op. Activations lie in
+ * the op's layout, parameters in the order the backend likes best: pack and unpack convert
+ * from and to PyTorch's order (conv OIHW, linear [out][in]), a permutation with zero padding, so
+ * checkpoints and exports are the same on every machine. Forward and backward only enqueue. */
+#ifndef TS_OPS_OP_H
+#define TS_OPS_OP_H
+
+#include "runtime/device/control.h"
+#include "runtime/device/device.h"
+
+typedef enum ts_op_kind {
+    TS_OP_CONV,         /* y = w * x, square kernel, no bias */
+    TS_OP_BATCH_NORM,   /* y = gamma (x - mean) / sqrt(var + epsilon) + beta [+ residual] [ReLU] */
+    TS_OP_MAX_POOL,
+    TS_OP_AVERAGE_POOL, /* padding is not counted; kernel 0: global, out 1x1 */
+    TS_OP_LINEAR,       /* y = w x + b [ReLU]; x is flattened in channel, row, column order */
+    TS_OP_DROPOUT,      /* y = x mask / (1 - p); the mask is a function of (seed, step, node) */
+    TS_OP_CROSS_ENTROPY /* softmax cross-entropy with label smoothing, mean over the batch */
+} ts_op_kind;
+
+/* How an activation lies in memory. Blocked: [n][c/B][h][w][B], channels padded to B. */
+typedef enum ts_layout { TS_NCHW, TS_NHWC, TS_NCHW8C, TS_NCHW16C } ts_layout;
+static inline int ts_layout_block(ts_layout layout)
+{
+    return layout == TS_NCHW8C ? 8 : layout == TS_NCHW16C ? 16 : 1;
+}
+/* Elements, padding included. */
+static inline size_t ts_layout_count(ts_layout layout, ts_shape s)
+{
+    int block = ts_layout_block(layout);
+    s.c = (s.c + block - 1) / block * block;
+    return ts_shape_count(s);
+}
+
+typedef struct ts_op_desc {
+    ts_op_kind kind;
+    ts_shape in, out;
+    ts_type type;       /* of x and y: TS_F32 or TS_BF16 */
+    ts_type out_type;   /* linear only: of y; the logits are TS_F32 */
+    ts_layout in_layout, layout; /* of x; of y */
+    int kernel, stride, padding;
+    bool add;           /* batch norm: a residual is added before the ReLU */
+    bool relu;          /* batch norm, linear */
+    bool needs_dx;      /* false where nothing before it learns */
+    bool training;      /* false: forward only, batch norm by its running statistics */
+    float epsilon, momentum; /* batch norm: 1e-5, 0.1 (share of the new batch) */
+    float smoothing;    /* cross-entropy */
+    float probability;  /* dropout: of a zero */
+    int node;           /* dropout: makes its random numbers its own */
+} ts_op_desc;
+
+/* What one run works on; unused members are NULL. Sizes are those of ts_op. */
+typedef struct ts_op_args {
+    /* forward */
+    const void *x, *residual;
+    void *y;
+    /* backward: y's gradient may come in two parts that the op adds (a tensor with two readers);
+     * dy2 NULL: one part. Cross-entropy: dx = d loss / d logits. */
+    const void *dy, *dy2;
+    void *dx, *dresidual;
+    /* parameters, in the op's order: conv, linear: weight; batch norm: gamma */
+    const float *weight, *bias;     /* fp32 master */
+    const uint16_t *shadow;         /* bf16 copy of weight in the same order, or NULL */
+    float *dweight, *dbias;         /* written, not added to */
+    float *running;                 /* batch norm: [2][c] running mean, running variance */
+    const int32_t *labels;          /* [n], cross-entropy */
+    ts_control *control;            /* cross-entropy adds to its sums; dropout reads seed, step */
+    void *packed;                   /* [packed_bytes] the weights as the op wants them; refresh */
+    void *saved;                    /* [saved_bytes] from forward to backward */
+    void *scratch;                  /* [scratch_bytes] valid during one call */
+} ts_op_args;
+
+typedef struct ts_op ts_op;
+
+typedef struct ts_op_ops {
+    const char *name; /* "onednn", "host", "reference" */
+
+    /* Required. */
+    /* Can this backend plan it on this device? When not and `why` is not NULL: why not. */
+    bool (*serves)(const ts_device *device, const ts_op_desc *desc, const char **why_p);
+    ts_status (*plan)(ts_device *device, const ts_op_desc *desc, ts_op **op_p);
+    void (*release)(ts_op *op);
+    ts_status (*forward)(ts_op *op, const ts_op_args *args, ts_stream *stream);
+
+    /* Required for ops planned with `training`. Conv and linear split backward in two, so that a
+     * bucket's gradients are complete as early as can be; others do all in backward_data. */
+    ts_status (*backward_data)(ts_op *op, const ts_op_args *args, ts_stream *stream);
+    ts_status (*backward_weights)(ts_op *op, const ts_op_args *args, ts_stream *stream);
+
+    /* Optional. */
+    /* packed <- weight (or shadow), for the forward and backward that follow; run after every
+     * change of the weights. NULL: the op reads weight itself. */
+    ts_status (*refresh)(ts_op *op, const ts_op_args *args, ts_stream *stream);
+    /* Host memory, at once: the op's order <- PyTorch's order and back. NULL: they are the same.
+     * Only the weight of conv and linear; every other parameter is a plain [c]. */
+    void (*pack)(const ts_op *op, float *to, const float *plain);
+    void (*unpack)(const ts_op *op, float *plain, const float *from);
+} ts_op_ops;
+
+struct ts_op {
+    const ts_op_ops *ops;
+    ts_op_desc desc;
+    size_t weight_n;      /* elements of weight in the op's order, padding included; 0: none */
+    size_t bias_n;
+    size_t packed_bytes, saved_bytes, scratch_bytes;
+    /* Names the weight's order, e.g. "OIhw16i16o": ranks and flat buffers must agree on it. */
+    char weight_order[32];
+};
+
+/* NULL-terminated, best first. */
+extern const ts_op_ops *const ts_op_backends[];
+extern const ts_op_ops ts_op_reference, ts_op_onednn, ts_op_host;
+
+/* Plan by the first backend that serves; `only` (a backend's name, or NULL) restricts. */
+ts_status ts_op_plan(ts_device *device, const ts_op_desc *desc, const char *only, ts_op **op_p);
+void ts_op_release(ts_op *op);
+/* The layout that convolutions of this type run best in on this device: one for a whole net. */
+ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only);
+
+static inline ts_status ts_op_forward(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return op->ops->forward(op, args, stream);
+}
+
+/* Elements of the plain (PyTorch order) weight and bias of a description. */
+size_t ts_op_plain_weight_count(const ts_op_desc *desc);
+size_t ts_op_plain_bias_count(const ts_op_desc *desc);
+const char *ts_op_kind_name(ts_op_kind kind);
+/* "conv 64x64x32x32 -> 64, kernel 3, stride 1, bf16" for messages. */
+void ts_op_describe(const ts_op_desc *desc, char *text, size_t bytes);
+/* The accesses of a run, for kernels whose arguments start with {ts_op *; ts_op_args}. */
+typedef enum ts_op_pass { TS_FORWARD, TS_BACKWARD_DATA, TS_BACKWARD_WEIGHTS, TS_REFRESH } ts_op_pass;
+typedef struct ts_op_run {
+    ts_op *op;
+    ts_op_args args;
+} ts_op_run;
+int ts_op_accesses(const ts_op_run *run, ts_op_pass pass, ts_access *list);
+
+#endif

@@ -1,0 +1,91 @@
+/* algorithm.h - a distributed-SGD algorithm is a few hooks around a local step.
+ *
+ * It sees the two streams, the communicator and the flat buffers, nothing else, and says what is
+ * copied when, which stream waits for which, and how an average is merged back. Hooks only
+ * enqueue; none blocks. `step` counts local steps from 0. */
+#ifndef TS_ALGORITHMS_ALGORITHM_H
+#define TS_ALGORITHMS_ALGORITHM_H
+
+#include "models/model.h"
+#include "runtime/base/option.h"
+#include "runtime/comm/comm.h"
+#include "runtime/device/trace.h"
+
+/* What happens to momentum when an average is merged. */
+typedef enum ts_momentum_policy { TS_MOMENTUM_KEEP, TS_MOMENTUM_AVERAGE, TS_MOMENTUM_ZERO }
+    ts_momentum_policy;
+
+typedef struct ts_worker {
+    ts_device *device;
+    ts_stream *compute, *comm;
+    ts_communicator *communicator; /* on comm */
+    int rank, size;
+    ts_flat *flat;
+    ts_trace *trace;           /* or NULL */
+    ts_momentum_policy momentum_policy;
+    bool average_statistics;   /* merge averaged statistics too; else only the consensus model's are */
+    const float *weight;       /* this rank's weight in device memory; NULL: equal weights */
+} ts_worker;
+
+/* Something a checkpoint must hold. */
+typedef enum ts_part_kind {
+    TS_PART_PARAMETERS, /* a device vector of flat->n floats: parameters, momentum or alike */
+    TS_PART_STATISTICS, /* a device vector of flat->n_statistics floats */
+    TS_PART_HOST        /* `bytes` of host memory */
+} ts_part_kind;
+typedef struct ts_part {
+    char name[32];
+    ts_part_kind kind;
+    void *at;
+    size_t bytes;
+} ts_part;
+enum { TS_PARTS_MAX = 64 };
+
+typedef struct ts_algorithm_ops ts_algorithm_ops;
+typedef struct ts_algorithm {
+    const ts_algorithm_ops *ops;
+    ts_worker worker;
+} ts_algorithm;
+
+struct ts_algorithm_ops {
+    const char *name;  /* "cocod" */
+    const char *title; /* "CoCoD-SGD" */
+    const char *paper; /* "arXiv:1906.12043" */
+    const char *rule;  /* one line, for --help and the README */
+    /* Required. */
+    /* TS_EUSAGE when the configuration makes no sense for it. */
+    ts_status (*open)(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p);
+    void (*close)(ts_algorithm *algorithm);
+    /* Optional. */
+    /* Backward has enqueued the last kernel of this bucket's gradients. */
+    ts_status (*bucket_ready)(ts_algorithm *algorithm, int bucket);
+    ts_status (*before_update)(ts_algorithm *algorithm, int64_t step);
+    ts_status (*after_update)(ts_algorithm *algorithm, int64_t step);
+    /* Nothing is in flight after it: called once, at the end of training. */
+    ts_status (*drain)(ts_algorithm *algorithm);
+    /* What a checkpoint must hold beyond the flat buffers; comm is idle when it is saved. After
+     * a resume the same parts are filled before the first step. Returns how many. */
+    int (*state)(ts_algorithm *algorithm, ts_part *parts, int max);
+};
+
+/* The options of all algorithms; each reads its own. */
+typedef struct ts_algorithm_config {
+    int64_t period;  /* k */
+    int64_t delay;   /* d */
+    double mix;      /* xi: the share of the local model that a merge keeps */
+    bool overlap;    /* ssgd: all-reduce buckets during backward */
+} ts_algorithm_config;
+extern const ts_option ts_algorithm_options[];
+
+extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_local, ts_algorithm_cocod,
+    ts_algorithm_dasgd;
+extern const ts_algorithm_ops *const ts_algorithms[]; /* NULL-terminated: add a line to add one */
+const ts_algorithm_ops *ts_algorithm_find(const char *name);
+
+/* The consensus model: the (weighted) mean over ranks of parameters and statistics, into scratch
+ * vectors; training is left bit for bit as it was. Collective; only enqueues: what is queued on
+ * compute afterwards sees the result. `event` is free to be used. */
+ts_status ts_consensus(const ts_worker *worker, ts_event *event, float *parameters,
+                       float *statistics);
+
+#endif

@@ -1,0 +1,102 @@
+/* comm.h - who the ranks are, and the collectives between them.
+ *
+ * A world finds rank, size and host and moves a few bytes between ranks at start-up and at rare
+ * blocking points, from the main thread. A communicator does the heavy collectives: it is bound
+ * to one stream for life, so collectives run in program order, the same on every rank, and two
+ * of them can never pass each other. Its calls only enqueue. */
+#ifndef TS_COMM_COMM_H
+#define TS_COMM_COMM_H
+
+#include "runtime/device/device.h"
+
+enum { TS_HOST_NAME_MAX = 64 };
+
+typedef struct ts_world_ops ts_world_ops;
+typedef struct ts_world {
+    const ts_world_ops *ops;
+    int rank, size, local_rank, local_size; /* local: among the ranks of this host */
+    char host[TS_HOST_NAME_MAX];
+} ts_world;
+
+struct ts_world_ops {
+    const char *name; /* "mpi", "self" */
+    /* Was this process started by its launcher? */
+    bool (*present)(void);
+    ts_status (*open)(ts_world **world_p);
+    /* Collective; waits for the others. */
+    void (*close)(ts_world *world);
+    /* Blocking, collective, host memory, small. */
+    ts_status (*broadcast)(ts_world *world, void *data, size_t bytes, int root);
+    /* to[rank * bytes ..] <- each rank's `from`. */
+    ts_status (*all_gather)(ts_world *world, const void *from, void *to, size_t bytes);
+    ts_status (*barrier)(ts_world *world);
+    /* Ends every rank of the job with `exit_code`; does not return. */
+    void (*abort)(ts_world *world, int exit_code);
+    /* Which ranks' processes still answer? alive[size]; asks each rank's watchdog thread over a
+     * channel of its own and waits at most `wait_ms`. Callable from any thread, at any time, also
+     * while a collective is stuck. */
+    ts_status (*probe)(ts_world *world, int wait_ms, bool *alive);
+};
+
+/* "auto": mpi when an MPI launcher started us, else self. */
+ts_status ts_world_open(const char *name, ts_world **world_p);
+void ts_world_close(ts_world *world);
+/* Every rank passes its own status; all get the worst, and a rank that was fine gets TS_EPEER
+ * with the message of the first that failed. */
+ts_status ts_world_agree(ts_world *world, ts_status mine);
+/* TS_OK when `bytes` of `data` are the same on every rank; else TS_EUSAGE that names the first
+ * rank that differs from rank 0. `what` is for the message. */
+ts_status ts_world_same(ts_world *world, const char *what, const void *data, size_t bytes);
+
+typedef enum ts_reduction {
+    TS_SUM,
+    TS_AVERAGE,         /* sum / size */
+    TS_WEIGHTED_AVERAGE /* sum of weight_r x_r; weights sum to 1 over ranks */
+} ts_reduction;
+
+typedef struct ts_communicator_ops ts_communicator_ops;
+typedef struct ts_communicator {
+    const ts_communicator_ops *ops;
+    ts_world *world;
+    ts_stream *stream;
+} ts_communicator;
+
+struct ts_communicator_ops {
+    const char *name; /* "self", "ring", "mpi"; later "nccl", "staged" */
+    bool (*serves)(const ts_world *world, const ts_device *device);
+    /* Collective over the world. `timeout_s`: a collective that makes no progress for this long
+     * fails with TS_ETIMEOUT and names the ranks that do not answer. */
+    ts_status (*open)(ts_world *world, ts_stream *stream, int timeout_s,
+                      ts_communicator **communicator_p);
+    void (*close)(ts_communicator *communicator);
+
+    /* The calls below only enqueue on the communicator's stream. n counts fp32 elements. A
+     * failure of the wire sticks to the stream. */
+    /* to <- reduction over ranks of from; to == from is allowed. `weight` (TS_WEIGHTED_AVERAGE)
+     * points to this rank's weight in device memory, read when the collective runs. */
+    ts_status (*all_reduce)(ts_communicator *communicator, float *to, const float *from, size_t n,
+                            ts_reduction reduction, const float *weight);
+    ts_status (*broadcast)(ts_communicator *communicator, void *data, size_t bytes, int root);
+    /* to[rank * bytes ..] <- each rank's `from`; `from` may be its own place in `to`. */
+    ts_status (*all_gather)(ts_communicator *communicator, void *to, const void *from,
+                            size_t bytes);
+    /* to[0..n) <- this rank's n elements of the reduction of from[0..n * size). */
+    ts_status (*reduce_scatter)(ts_communicator *communicator, float *to, const float *from,
+                                size_t n, ts_reduction reduction, const float *weight);
+    ts_status (*send)(ts_communicator *communicator, const void *data, size_t bytes, int peer,
+                      int tag);
+    ts_status (*receive)(ts_communicator *communicator, void *data, size_t bytes, int peer,
+                         int tag);
+    /* Asynchronous errors so far; never blocks. */
+    ts_status (*poll)(ts_communicator *communicator);
+    /* From any thread: frees this rank if it is stuck in a collective, which then fails. */
+    void (*abort)(ts_communicator *communicator);
+};
+
+/* NULL-terminated; the order is that of "auto": the first that serves. */
+extern const ts_communicator_ops *const ts_communicators[];
+ts_status ts_communicator_open(const char *name, ts_world *world, ts_stream *stream, int timeout_s,
+                               ts_communicator **communicator_p);
+void ts_communicator_close(ts_communicator *communicator);
+
+#endif
