@@ -17,32 +17,12 @@
 typedef struct ts_model ts_model;
 typedef struct ts_workspace ts_workspace;
 
-/* ---- building; each call adds a node and returns its index, or -1 after the first failure,
- * which ts_model_open reports. `name` is the torchvision prefix ("layer1.0.conv1"); "" nodes
- * without parameters. ---- */
-typedef struct ts_builder ts_builder;
-typedef ts_status ts_build(ts_builder *builder, ts_shape input, int classes);
-
-int ts_build_input(ts_builder *builder);
-int ts_build_conv(ts_builder *builder, int from, const char *name, int channels, int kernel,
-                  int stride, int padding);
-/* `add`: node whose output is added before the ReLU, -1 for none. */
-int ts_build_batch_norm(ts_builder *builder, int from, const char *name, int add, bool relu);
-int ts_build_max_pool(ts_builder *builder, int from, int kernel, int stride, int padding);
-/* kernel 0: global average. */
-int ts_build_average_pool(ts_builder *builder, int from, int kernel, int stride);
-int ts_build_dropout(ts_builder *builder, int from, float probability);
-int ts_build_linear(ts_builder *builder, int from, const char *name, int features, bool relu);
-/* The shape a node's output has; n is 1. */
-ts_shape ts_build_shape(const ts_builder *builder, int node);
-
-typedef struct ts_network {
-    const char *name; /* "resnet18" */
-    ts_build *build;
-    const char *help;
-} ts_network;
+/* ts_builder, ts_network and the builder's calls are public: runtime/twinstream.h. */
 extern const ts_network *const ts_networks[]; /* NULL-terminated */
+/* Also one that was added; NULL when there is none. */
 const ts_network *ts_network_find(const char *name);
+/* Make a network of one's own known by its name; borrowed. TS_EUSAGE when the name is taken. */
+ts_status ts_network_add(const ts_network *network);
 
 /* ---- the model ---- */
 typedef struct ts_slice {

@@ -7,39 +7,12 @@
 #ifndef TS_BASE_STATUS_H
 #define TS_BASE_STATUS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "runtime/twinstream.h"
 
-/*    status          exit  text */
-#define TS_STATUS_MAP(X)                                                                           \
-    X(TS_OK, 0, "ok")                                                                              \
-    X(TS_EUSAGE, 64, "invalid option or argument")                                                 \
-    X(TS_EDATA, 65, "bad input data")                                                              \
-    X(TS_ENOMEM, 70, "out of memory")                                                              \
-    X(TS_EIO, 70, "file or socket error")                                                          \
-    X(TS_EUNSUPPORTED, 70, "not supported by this device or build")                                \
-    X(TS_EDEVICE, 70, "device or device library call failed")                                      \
-    X(TS_ECOMM, 70, "communication failed")                                                        \
-    X(TS_EPEER, 70, "another rank failed")                                                         \
-    X(TS_ETIMEOUT, 70, "a rank did not answer in time")                                            \
-    X(TS_EDIVERGED, 70, "the loss is not finite")                                                  \
-    X(TS_ESTOPPED, 75, "asked to stop; state was saved")
-
-typedef enum ts_status {
-#define X(code, exit_code, text) code,
-    TS_STATUS_MAP(X)
-#undef X
-    TS_STATUS_COUNT
-} ts_status;
-
-const char *ts_status_text(ts_status status);
 int ts_status_exit_code(ts_status status);
 
 /* This thread's last failure: "message\n  at file:line\n  at file:line ...". "" when none. */
 const char *ts_trail(void);
-/* The first line of ts_trail(): the description without the places. */
-const char *ts_trail_message(void);
 void ts_trail_clear(void);
 /* Replace this thread's trail: how a stream thread's failure reaches the thread that waits. */
 void ts_trail_set(const char *trail);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "runtime/base/random.h" /* TS_HD */
+#include "runtime/twinstream.h"  /* ts_shape */
 
 typedef enum ts_type { TS_F32, TS_BF16, TS_I32, TS_U8 } ts_type;
 
@@ -34,11 +35,6 @@ TS_HD float ts_bf16_to_float(uint16_t h)
     memcpy(&x, &u, sizeof x);
     return x;
 }
-
-/* Images x channels x rows x columns: the logical order; how elements lie is the layout's. */
-typedef struct ts_shape {
-    int n, c, h, w;
-} ts_shape;
 
 static inline size_t ts_shape_count(ts_shape s)
 {

@@ -1,0 +1,114 @@
+/* config.c - the option table. A row here is the command-line option, the TWINSTREAM_ variable,
+ * the key of a config file, a line of --help and a line of the config saved with the run. */
+#include "runtime/train/config.h"
+
+#include <stddef.h>
+
+#define AT(field) offsetof(ts_config, field)
+
+static const ts_option model_rows[] = {
+    {"model", TS_OPTION_TEXT, AT(model), "resnet18", NULL, 0, 0,
+     "network: resnet18, vgg16, mlp or tiny; its form follows the size of the pictures"},
+    {"type", TS_OPTION_CHOICE, AT(type), "fp32", "fp32|bf16", 0, 0,
+     "type of activations; parameters, momentum, gradients and statistics are fp32 always"},
+    {"smoothing", TS_OPTION_REAL, AT(smoothing), "0", NULL, 0, 0.9, "label smoothing"},
+    {"ops", TS_OPTION_CHOICE, AT(ops), "auto", "auto|onednn|host|reference", 0, 0,
+     "op backend; auto takes the fastest that serves each op"},
+    {0}};
+
+static const ts_option data_rows[] = {
+    {"data", TS_OPTION_TEXT, AT(data), "synthetic", NULL, 0, 0,
+     "cifar10:DIR, cifar100:DIR, or synthetic[:train=N,test=N,size=S,classes=C,seed=X]"},
+    {"batch", TS_OPTION_INT, AT(batch), "64", NULL, 1, 65536, "pictures in a rank's local step"},
+    {"crop", TS_OPTION_INT, AT(crop), "4", NULL, 0, 64,
+     "pixels of zero padding for random crops of training pictures; 0: none"},
+    {"flip", TS_OPTION_BOOL, AT(flip), "yes", NULL, 0, 0, "mirror training pictures at random"},
+    {"shuffle", TS_OPTION_BOOL, AT(shuffle), "yes", NULL, 0, 0, "a new order in each epoch"},
+    {"skew", TS_OPTION_REAL, AT(skew), "0", NULL, 0, 1,
+     "share of the training set dealt out to ranks sorted by class (non-IID); 0: none"},
+    {0}};
+
+static const ts_option optimisation_rows[] = {
+    {"epochs", TS_OPTION_REAL, AT(epochs), "10", NULL, 1e-6, 1e6, "passes over the training set"},
+    {"steps", TS_OPTION_INT, AT(steps), "0", NULL, 0, 1e15,
+     "local steps of each rank; 0: as many as the epochs make"},
+    {"learning-rate", TS_OPTION_REAL, AT(learning_rate), "0.05", NULL, 0, 1e6,
+     "peak of the schedule, for one rank"},
+    {"scale-learning-rate", TS_OPTION_BOOL, AT(scale_learning_rate), "yes", NULL, 0, 0,
+     "multiply the learning rate by the number of ranks"},
+    {"schedule", TS_OPTION_CHOICE, AT(schedule), "cosine", "constant|step|cosine|one-cycle", 0, 0,
+     "learning rate over the run; one-cycle is linear up and linear down"},
+    {"warmup", TS_OPTION_REAL, AT(warmup), "0", NULL, 0, 1e6,
+     "epochs of linear warm-up; one-cycle with 0 takes a quarter of the run"},
+    {"final-ratio", TS_OPTION_REAL, AT(final_ratio), "0", NULL, 0, 1,
+     "last learning rate as a share of the peak: cosine, one-cycle"},
+    {"milestones", TS_OPTION_TEXT, AT(milestones), "0.5,0.75", NULL, 0, 0,
+     "schedule step: where the rate is multiplied by gamma, as shares of the run"},
+    {"gamma", TS_OPTION_REAL, AT(gamma), "0.1", NULL, 0, 1, "schedule step: factor at a milestone"},
+    {"momentum", TS_OPTION_REAL, AT(momentum), "0.9", NULL, 0, 0.99999, "of SGD"},
+    {"nesterov", TS_OPTION_BOOL, AT(nesterov), "no", NULL, 0, 0, "Nesterov momentum"},
+    {"weight-decay", TS_OPTION_REAL, AT(weight_decay), "0.0005", NULL, 0, 1e3,
+     "added to the gradient before momentum"},
+    {"decay-all", TS_OPTION_BOOL, AT(decay_all), "yes", NULL, 0, 0,
+     "weight decay also on batch norm and biases, as PyTorch does by default"},
+    {"seed", TS_OPTION_INT, AT(seed), "1", NULL, 0, 4e18,
+     "of initial weights, order and augmentation"},
+    {0}};
+
+static const ts_option algorithm_rows[] = {
+    {"algorithm", TS_OPTION_CHOICE, AT(algorithm), "cocod", "ssgd|local|cocod|dasgd", 0, 0,
+     "distributed SGD: S-SGD, Local-SGD, CoCoD-SGD, DaSGD"},
+    {"momentum-policy", TS_OPTION_CHOICE, AT(momentum_policy), "keep", "keep|average|zero", 0, 0,
+     "what a merge does to momentum: local, cocod, dasgd"},
+    {"statistics", TS_OPTION_CHOICE, AT(statistics), "consensus", "consensus|average", 0, 0,
+     "batch norm's running statistics: averaged for evaluation only, or at each merge too"},
+    {0}};
+
+static const ts_option device_rows[] = {
+    {"device", TS_OPTION_TEXT, AT(device), "auto", NULL, 0, 0, "auto or host"},
+    {"communicator", TS_OPTION_CHOICE, AT(communicator), "auto", "auto|self|ring|mpi", 0, 0,
+     "collectives: ring is our own over MPI send and receive, mpi is MPI_Allreduce"},
+    {"bucket-kib", TS_OPTION_INT, AT(bucket_kib), "4096", NULL, 1, 1 << 22,
+     "ssgd: gradients in a bucket, KiB"},
+    {"timeout", TS_OPTION_INT, AT(timeout), "120", NULL, 1, 1e6,
+     "seconds without progress after which a collective fails and names the silent ranks"},
+    {"run-ahead", TS_OPTION_INT, AT(run_ahead), "4", NULL, 1, 1024,
+     "local steps that the host may be ahead of the device"},
+    {"graphs", TS_OPTION_BOOL, AT(graphs), "yes", NULL, 0, 0,
+     "capture the local step once and replay it"},
+    {0}};
+
+static const ts_option run_rows[] = {
+    {"run", TS_OPTION_TEXT, AT(run), "", NULL, 0, 0,
+     "folder of the run; empty: runs/<time>-<model>-<algorithm>"},
+    {"log-every", TS_OPTION_INT, AT(log_every), "20", NULL, 1, 1e9,
+     "local steps in a window: a line of metrics.jsonl"},
+    {"evaluate-every", TS_OPTION_REAL, AT(evaluate_every), "1", NULL, 0, 1e6,
+     "epochs between evaluations of the consensus model; 0: at the end only"},
+    {"checkpoint-every", TS_OPTION_REAL, AT(checkpoint_every), "0", NULL, 0, 1e6,
+     "epochs between checkpoints; 0: only when the run is told to stop"},
+    {"keep", TS_OPTION_INT, AT(keep), "2", NULL, 1, 1e6, "checkpoints to keep"},
+    {"resume", TS_OPTION_TEXT, AT(resume), "", NULL, 0, 0,
+     "a checkpoint, or a run's folder for its newest; auto: this run's newest if there is one"},
+    {"weights", TS_OPTION_TEXT, AT(weights), "", NULL, 0, 0,
+     "a .safetensors file with torchvision's names: what eval evaluates, or where train starts"},
+    {"export", TS_OPTION_BOOL, AT(export_model), "yes", NULL, 0, 0,
+     "write the consensus model as model.safetensors at the end"},
+    {"timeline", TS_OPTION_BOOL, AT(timeline), "no", NULL, 0, 0,
+     "write timeline.json, a Chrome trace of both streams of every rank, for Perfetto"},
+    {"verbose", TS_OPTION_BOOL, AT(verbose), "no", NULL, 0, 0, "debug messages, trails of errors"},
+    {0}};
+
+ts_status ts_config_open(ts_config *config, ts_option_set **set_p)
+{
+    const ts_option_group groups[] = {
+        {"Model", model_rows, config},
+        {"Data", data_rows, config},
+        {"Optimisation", optimisation_rows, config},
+        {"Algorithm", algorithm_rows, config},
+        {"Algorithm's own", ts_algorithm_options, &config->algorithm_config},
+        {"Device and communication", device_rows, config},
+        {"Run", run_rows, config},
+    };
+    return ts_option_set_open(groups, (int)(sizeof groups / sizeof *groups), set_p);
+}

@@ -1,0 +1,383 @@
+/* metrics.c - what a run reports, from the device's own sums and stamps.
+ *
+ * At the end of a window the control block is copied out behind an event; the line is written
+ * when the event has happened, so nothing waits. Times come from the streams' stamps: a window
+ * lasts from its first step's begin to its last step's end on the compute stream.
+ *   exposed = what compute waited for comm ; hidden = 1 - exposed / comm
+ *   contention: least squares of a step's own time (waits taken out) on the share of it during
+ *   which comm was busy; the slope over the intercept is compute's slow-down beside comm. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/file.h"
+#include "runtime/base/json.h"
+#include "runtime/base/log.h"
+#include "runtime/train/trainer.h"
+#include "runtime/train/version.h"
+
+enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096 };
+
+/* Times of the steps of one window, ns. */
+typedef struct tally {
+    int64_t steps, begin, end;
+    int64_t part[TS_SPAN_KINDS];
+} tally;
+
+/* A window whose numbers are on their way. */
+typedef struct window {
+    int64_t first, last; /* local steps [first, last) */
+    ts_control *sums;    /* pinned copy */
+    ts_event *copied;
+    tally times;
+} window;
+
+typedef struct interval {
+    int64_t begin, end, wait;
+} interval;
+
+struct ts_metrics {
+    ts_trainer *t;
+    FILE *file;
+    char path[600];
+    window windows[PENDING];
+    int64_t opened, written; /* windows closed so far; windows whose lines are written */
+    int64_t first;           /* first step of the window that is open */
+    ts_control before;       /* sums at the end of the last written window */
+
+    tally open, total; /* of the window that the drain is in; of this process */
+    int64_t seen;      /* steps whose end was drained, as a step number */
+    int64_t drained;   /* windows whose times are complete */
+    int64_t wait;      /* waits within the step that the drain is in */
+    ts_span *timeline;
+    int64_t n_timeline;
+
+    interval recent[RECENT], comm[RECENT]; /* the latest steps and collectives */
+    int64_t n_recent, n_comm;
+    double epoch_loss;
+    int64_t epoch_windows;
+    double started;
+};
+
+ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
+{
+    ts_status status;
+    ts_metrics *m = calloc(1, sizeof *m);
+    TS_NEED(m, TS_ENOMEM, "no memory for metrics");
+    m->t = t;
+    m->first = m->seen = t->step;
+    m->started = (double)ts_clock_wall_ns() * 1e-9;
+    for (int i = 0; i < PENDING; i++) {
+        TS_TRY_TO(status, fail,
+                  ts_device_alloc(t->device, TS_MEMORY_PINNED, sizeof(ts_control),
+                                  (void **)&m->windows[i].sums));
+        TS_TRY_TO(status, fail, ts_event_open(t->device, &m->windows[i].copied));
+    }
+    if (t->config->timeline) {
+        m->timeline = malloc(TIMELINE_SPANS * sizeof *m->timeline);
+        if (!m->timeline) {
+            status = TS_ERROR(TS_ENOMEM, "no memory for %d spans of the timeline", TIMELINE_SPANS);
+            goto fail;
+        }
+    }
+    /* what the device has summed before a resume is not ours */
+    TS_TRY_TO(status, fail,
+              ts_stream_copy(t->compute, m->windows[0].sums, t->control, sizeof(ts_control)));
+    TS_TRY_TO(status, fail, ts_stream_sync(t->compute));
+    m->before = *m->windows[0].sums;
+    if (t->world->rank == 0) {
+        TS_TRY_TO(status, fail, ts_file_join(m->path, sizeof m->path, t->run, "metrics.jsonl"));
+        m->file = fopen(m->path, "a");
+        if (!m->file) {
+            status = TS_ERROR(TS_EIO, "cannot open %s: %s", m->path, strerror(errno));
+            goto fail;
+        }
+    }
+    *metrics_p = m;
+    return TS_OK;
+fail:
+    ts_metrics_close(m);
+    return status;
+}
+
+void ts_metrics_close(ts_metrics *m)
+{
+    if (!m) return;
+    if (m->file) fclose(m->file);
+    free(m->timeline);
+    for (int i = 0; i < PENDING; i++) {
+        ts_event_close(m->windows[i].copied);
+        ts_device_release(m->t->device, TS_MEMORY_PINNED, m->windows[i].sums);
+    }
+    free(m);
+}
+
+static void add(tally *sum, const tally *part)
+{
+    sum->steps += part->steps;
+    sum->end += part->end - part->begin; /* a total keeps durations: begin stays 0 */
+    for (int i = 0; i < TS_SPAN_KINDS; i++) sum->part[i] += part->part[i];
+}
+
+/* A span has ended. Steps close windows; everything else adds to the window that is open. */
+static void on_span(void *context, const ts_span *span)
+{
+    ts_metrics *m = context;
+    int64_t ns = span->end_ns - span->begin_ns;
+    if (m->timeline && m->n_timeline < TIMELINE_SPANS) m->timeline[m->n_timeline++] = *span;
+    if (span->kind == TS_SPAN_EVALUATE) return;
+    m->open.part[span->kind] += ns;
+    if (span->kind == TS_SPAN_WAIT) m->wait += ns;
+    if (span->kind == TS_SPAN_COMM)
+        m->comm[m->n_comm++ % RECENT] = (interval){span->begin_ns, span->end_ns, 0};
+    if (span->kind != TS_SPAN_STEP) return;
+
+    m->recent[m->n_recent++ % RECENT] = (interval){span->begin_ns, span->end_ns, m->wait};
+    m->wait = 0;
+    if (!m->open.steps++) m->open.begin = span->begin_ns;
+    m->open.end = span->end_ns;
+    m->seen++;
+    if (m->drained < m->opened) {
+        window *w = &m->windows[m->drained % PENDING];
+        if (m->seen == w->last) {
+            w->times = m->open;
+            add(&m->total, &m->open);
+            m->open = (tally){0};
+            m->drained++;
+        }
+    }
+}
+
+static double hidden_share(const tally *times)
+{
+    double comm = (double)times->part[TS_SPAN_COMM];
+    if (comm <= 0) return NAN;
+    double share = 1 - (double)times->part[TS_SPAN_WAIT] / comm;
+    return share < 0 ? 0 : share;
+}
+
+/* JSON has no NaN: what is unknown is null. */
+static json_t *real(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+static void time_left(char *text, size_t bytes, double seconds)
+{
+    int64_t s = (int64_t)(seconds + 0.5);
+    if (s >= 3600)
+        snprintf(text, bytes, "%lld:%02lld:%02lld", (long long)(s / 3600), (long long)(s / 60 % 60),
+                 (long long)(s % 60));
+    else
+        snprintf(text, bytes, "%lld:%02lld", (long long)(s / 60), (long long)(s % 60));
+}
+
+static ts_status write_window(ts_metrics *m, const window *w)
+{
+    const ts_trainer *t = m->t;
+    const ts_control *now = w->sums;
+    const tally *times = &w->times;
+    int64_t samples = now->samples - m->before.samples;
+    int64_t lost = now->not_finite - m->before.not_finite;
+    TS_NEED(!lost, TS_EDIVERGED,
+            "the loss of %lld of %lld pictures was not finite in local steps %lld to %lld: lower "
+            "--learning-rate, add --warmup, or resume from an earlier checkpoint",
+            (long long)lost, (long long)(samples + lost), (long long)w->first,
+            (long long)(w->last - 1));
+    double loss = (now->loss_sum - m->before.loss_sum) / (double)samples;
+    double accuracy = (double)(now->correct - m->before.correct) / (double)samples;
+    double seconds = (double)(times->end - times->begin) * 1e-9;
+    double steps = (double)times->steps;
+    double rate = steps * (double)t->config->batch * t->world->size / seconds;
+    double epoch = (double)w->last / (double)t->per_epoch;
+    double learning_rate = ts_schedule_rate(&t->schedule, w->last - 1);
+    double exposed = (double)times->part[TS_SPAN_WAIT] * 1e-9 / steps;
+    double comm = (double)times->part[TS_SPAN_COMM] * 1e-9 / steps;
+    double compute = (double)times->part[TS_SPAN_STEP] * 1e-9 / steps - exposed;
+    double hidden = hidden_share(times);
+    m->before = *now;
+    m->epoch_loss += loss;
+    m->epoch_windows++;
+    if (t->world->rank) return TS_OK;
+
+    TS_TRY(ts_json_append(m->file, m->path,
+                          json_pack("{s:s, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}",
+                                    "kind", "window", "step", (json_int_t)w->last, "epoch", epoch,
+                                    "samples",
+                                    (json_int_t)(w->last * t->config->batch * t->world->size),
+                                    "loss", loss, "accuracy", accuracy, "learning_rate",
+                                    learning_rate, "images_per_second", rate, "compute_s", compute,
+                                    "exposed_s", exposed, "comm_s", comm, "hidden", real(hidden))));
+    char left[32], overlap[48] = "";
+    time_left(left, sizeof left, (double)(t->total - w->last) * seconds / steps);
+    if (isfinite(hidden)) snprintf(overlap, sizeof overlap, "  hidden %.0f %%", 100 * hidden);
+    ts_log_progress(
+        "epoch %.2f/%.4g  step %lld/%lld  loss %.4f  accuracy %.1f %%  %.0f images/s%s  "
+        "%s left",
+        epoch, (double)t->total / (double)t->per_epoch, (long long)w->last, (long long)t->total,
+        loss, 100 * accuracy, rate, overlap, left);
+    return TS_OK;
+}
+
+static ts_status write_finished(ts_metrics *m)
+{
+    while (m->written < m->opened) {
+        window *w = &m->windows[m->written % PENDING];
+        if (!ts_event_done(w->copied)) return TS_OK;
+        ts_trace_drain(m->t->trace, on_span, m);
+        TS_NEED(m->written < m->drained, TS_EDEVICE,
+                "the stamps of local steps %lld to %lld were lost", (long long)w->first,
+                (long long)w->last);
+        TS_TRY(write_window(m, w));
+        m->written++;
+    }
+    return TS_OK;
+}
+
+static ts_status close_window(ts_metrics *m)
+{
+    window *w = &m->windows[m->opened % PENDING];
+    if (m->opened - m->written == PENDING) {
+        TS_TRY(ts_event_sync(m->windows[m->written % PENDING].copied));
+        TS_TRY(write_finished(m));
+    }
+    w->first = m->first;
+    w->last = m->first = m->t->step;
+    TS_TRY(ts_stream_copy(m->t->compute, w->sums, m->t->control, sizeof *w->sums));
+    TS_TRY(ts_event_record(w->copied, m->t->compute));
+    m->opened++;
+    return TS_OK;
+}
+
+ts_status ts_metrics_step(ts_metrics *m)
+{
+    if (m->t->step - m->first >= m->t->config->log_every) TS_TRY(close_window(m));
+    return write_finished(m);
+}
+
+ts_status ts_metrics_flush(ts_metrics *m)
+{
+    if (m->t->step > m->first) TS_TRY(close_window(m));
+    TS_TRY(ts_stream_sync(m->t->compute));
+    TS_TRY(ts_stream_sync(m->t->comm));
+    return write_finished(m);
+}
+
+ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double seconds)
+{
+    const ts_trainer *t = m->t;
+    double epoch = (double)t->step / (double)t->per_epoch;
+    double train = m->epoch_windows ? m->epoch_loss / (double)m->epoch_windows : NAN;
+    m->epoch_loss = 0;
+    m->epoch_windows = 0;
+    if (t->world->rank) return TS_OK;
+    ts_info("epoch %.2f  step %lld: test accuracy %.2f %%, test loss %.4f, train loss %.4f", epoch,
+            (long long)t->step, 100 * score->accuracy, score->loss, train);
+    return ts_json_append(
+        m->file, m->path,
+        json_pack("{s:s, s:I, s:f, s:I, s:o, s:f, s:I, s:o, s:f}", "kind", "evaluation", "step",
+                  (json_int_t)t->step, "epoch", epoch, "samples",
+                  (json_int_t)(t->step * t->config->batch * t->world->size), "test_loss",
+                  real(score->loss), "test_accuracy", score->accuracy, "test_samples",
+                  (json_int_t)score->samples, "train_loss", real(train), "seconds", seconds));
+}
+
+/* Slope over intercept of step time on the share of the step beside a busy comm stream. */
+static double contention(const ts_metrics *m)
+{
+    int64_t n = m->n_recent < RECENT ? m->n_recent : RECENT;
+    int64_t n_comm = m->n_comm < RECENT ? m->n_comm : RECENT;
+    double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const interval *step = &m->recent[i];
+        double busy = 0, own = (double)(step->end - step->begin - step->wait);
+        for (int64_t j = 0; j < n_comm; j++) {
+            int64_t from = m->comm[j].begin > step->begin ? m->comm[j].begin : step->begin;
+            int64_t to = m->comm[j].end < step->end ? m->comm[j].end : step->end;
+            if (to > from) busy += (double)(to - from);
+        }
+        busy -= (double)step->wait; /* while it waited, compute was not beside comm */
+        double x = busy > 0 ? busy / own : 0;
+        s++, sx += x, sy += own, sxx += x * x, sxy += x * own;
+    }
+    double spread = s * sxx - sx * sx;
+    /* steps that are all beside comm, or none of them, say nothing */
+    if (n < 8 || spread < 0.01 * s * s) return NAN;
+    double slope = (s * sxy - sx * sy) / spread;
+    return slope / ((sy - slope * sx) / s);
+}
+
+static void add_setting(void *context, const char *key, const char *value)
+{
+    json_object_set_new(context, key, json_string(value));
+}
+
+static ts_status save_record(ts_metrics *m, const char *state, const ts_score *score,
+                             const ts_result *r)
+{
+    const ts_trainer *t = m->t;
+    char path[600], device[256];
+    struct utsname system;
+    struct rusage usage;
+    json_t *config = json_object(), *spans = json_object();
+    uname(&system);
+    getrusage(RUSAGE_SELF, &usage);
+    ts_device_describe(t->device, device, sizeof device);
+    ts_option_set_each(t->options, add_setting, config);
+    double per_step = 1e-9 / (m->total.steps ? (double)m->total.steps : 1);
+    for (int i = 0; i < TS_SPAN_KINDS; i++)
+        json_object_set_new(spans, ts_span_names[i],
+                            json_real((double)m->total.part[i] * per_step));
+    TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
+    return ts_json_save(
+        path,
+        json_pack(
+            "{s:s, s:s, s:f, s:f, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:I, s:f, s:I}, s:o,"
+            " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:I}, s:o}",
+            "program", "twinstream", "state", state, "started", m->started, "ended",
+            (double)ts_clock_wall_ns() * 1e-9, "commit", ts_version_commit(), "ranks",
+            t->world->size, "machine", "host", t->world->host, "system", system.release, "device",
+            device, "versions", ts_version_json(), "model", "name", ts_model_name(t->model),
+            "parameters", (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
+            ts_model_forward_macs(t->model), "workspace_bytes",
+            (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
+            "steps", (json_int_t)r->steps, "seconds", r->seconds, "images_per_second",
+            r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
+            real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
+            "peak_memory_kib", (json_int_t)usage.ru_maxrss, "config", config));
+}
+
+ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *score,
+                            ts_result *result)
+{
+    ts_trainer *t = m->t;
+    TS_TRY(ts_metrics_flush(m));
+    ts_trace_drain(t->trace, on_span, m);
+    double seconds = (double)m->total.end * 1e-9;
+    *result = (ts_result){
+        .steps = t->step,
+        .seconds = seconds,
+        .images_per_second = seconds > 0 ? (double)m->total.steps * (double)t->config->batch *
+                                               t->world->size / seconds
+                                         : 0,
+        .test_accuracy = score->accuracy,
+        .test_loss = score->loss,
+        .train_loss = m->epoch_windows ? m->epoch_loss / (double)m->epoch_windows : NAN,
+        .hidden = hidden_share(&m->total),
+        .contention = contention(m)};
+    snprintf(result->run, sizeof result->run, "%s", t->run);
+    if (ts_trace_lost(t->trace))
+        ts_warn("%lld stamps were lost: times are too short by their spans",
+                (long long)ts_trace_lost(t->trace));
+    if (m->timeline) {
+        char path[600];
+        TS_TRY(ts_file_join(path, sizeof path, t->run, "timeline.json"));
+        TS_TRY(ts_timeline_save(t->world, t->trace, m->timeline, m->n_timeline, path));
+    }
+    return t->world->rank ? TS_OK : save_record(m, state, score, result);
+}

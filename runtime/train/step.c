@@ -1,0 +1,172 @@
+/* step.c - one local step: data, forward, backward, update, tick, with the algorithm's hooks.
+ *
+ * The step is a program: segments of device work, with the algorithm's hooks between them. A
+ * device that captures records each segment once and launches it ever after; hooks stay eager,
+ * because a round differs from step to step and a step does not. Everything that changes inside
+ * a segment is read from the control block. */
+#include "runtime/train/trainer.h"
+
+#include <stdlib.h>
+
+#include "runtime/device/vector.h"
+
+typedef enum hook { HOOK_NONE, HOOK_BUCKET, HOOK_BEFORE_UPDATE, HOOK_AFTER_UPDATE } hook;
+
+/* Device work, then a hook. */
+typedef struct segment {
+    ts_graph *graph;
+    hook then;
+    int bucket;
+} segment;
+
+struct ts_step {
+    ts_trainer *t;
+    segment *segments;
+    int n_segments, capacity;
+    bool captured;
+    ts_event **behind; /* [run_ahead] ends of the last steps */
+    int64_t run_ahead;
+};
+
+static ts_status call_hook(ts_step *s, hook which, int bucket)
+{
+    ts_algorithm *a = s->t->algorithm;
+    switch (which) {
+    case HOOK_BUCKET:
+        return a->ops->bucket_ready(a, bucket);
+    case HOOK_BEFORE_UPDATE:
+        return a->ops->before_update(a, s->t->step);
+    case HOOK_AFTER_UPDATE:
+        return a->ops->after_update(a, s->t->step);
+    case HOOK_NONE:
+        break;
+    }
+    return TS_OK;
+}
+
+/* The end of a segment: while capturing, close the graph and open the next; else call. */
+static ts_status reach(ts_step *s, hook which, int bucket)
+{
+    if (!ts_device_can_capture(s->t->device) || !s->t->config->graphs)
+        return call_hook(s, which, bucket);
+    if (s->n_segments == s->capacity) {
+        int capacity = s->capacity ? 2 * s->capacity : 16;
+        segment *grown = realloc(s->segments, (size_t)capacity * sizeof *grown);
+        TS_NEED(grown, TS_ENOMEM, "no memory for %d segments of a step", capacity);
+        s->segments = grown;
+        s->capacity = capacity;
+    }
+    segment *last = &s->segments[s->n_segments];
+    *last = (segment){.then = which, .bucket = bucket};
+    TS_TRY(ts_stream_capture_end(s->t->compute, &last->graph));
+    s->n_segments++;
+    return which == HOOK_NONE ? TS_OK : ts_stream_capture_begin(s->t->compute);
+}
+
+static ts_status bucket_ready(void *context, int bucket)
+{
+    return reach(context, HOOK_BUCKET, bucket);
+}
+
+/* Enqueue (or record) the whole step but its last stamp. */
+static ts_status body(ts_step *s)
+{
+    ts_trainer *t = s->t;
+    const ts_config *c = t->config;
+    const ts_algorithm_ops *hooks = t->algorithm->ops;
+    ts_flat *flat = ts_model_flat(t->model);
+    ts_batch batch = ts_workspace_batch(t->workspace);
+    int nodes = ts_model_nodes(t->model);
+    ts_augment augment = {.flip = c->flip, .crop = (int)c->crop, .shuffle = c->shuffle};
+
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_STEP, -1));
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_DATA, -1));
+    TS_TRY(ts_data_train_batch(t->dataset, &t->shard, &augment, t->control, &batch, t->compute));
+    TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_DATA));
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_FORWARD, -1));
+    TS_TRY(ts_workspace_refresh(t->workspace, flat->parameters, flat->shadow, flat->statistics,
+                                t->compute));
+    TS_TRY(ts_workspace_forward(t->workspace, 0, nodes, t->compute));
+    TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_FORWARD));
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_BACKWARD, -1));
+    TS_TRY(ts_workspace_backward(t->workspace, 0, nodes, flat->gradients,
+                                 hooks->bucket_ready ? bucket_ready : NULL, s, t->compute));
+    TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_BACKWARD));
+    if (hooks->before_update) TS_TRY(reach(s, HOOK_BEFORE_UPDATE, -1));
+
+    ts_sgd sgd = {.n = flat->n,
+                  .x = flat->parameters,
+                  .shadow = flat->shadow,
+                  .m = flat->momentum,
+                  .g = flat->gradients,
+                  .decays = c->decay_all ? NULL : flat->decays,
+                  .control = t->control,
+                  .momentum = (float)c->momentum,
+                  .weight_decay = (float)c->weight_decay,
+                  .nesterov = c->nesterov};
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_UPDATE, -1));
+    TS_TRY(ts_vector_sgd(t->compute, &sgd));
+    TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_UPDATE));
+    if (hooks->after_update) TS_TRY(reach(s, HOOK_AFTER_UPDATE, -1));
+    TS_TRY(ts_schedule_tick(t->compute, &t->schedule, t->config->batch, t->shard.n, t->control));
+    return ts_trace_end(t->trace, t->compute, TS_SPAN_STEP);
+}
+
+static ts_status capture(ts_step *s)
+{
+    TS_TRY(ts_stream_capture_begin(s->t->compute));
+    TS_TRY(body(s));
+    TS_TRY(reach(s, HOOK_NONE, -1));
+    s->captured = true;
+    return TS_OK;
+}
+
+ts_status ts_step_run(ts_step *s)
+{
+    ts_trainer *t = s->t;
+    ts_event *end = s->behind[t->step % s->run_ahead];
+    TS_TRY(ts_event_sync(end));
+    if (!ts_device_can_capture(t->device) || !t->config->graphs) {
+        TS_TRY(body(s));
+    } else {
+        if (!s->captured) TS_TRY(capture(s));
+        for (int i = 0; i < s->n_segments; i++) {
+            TS_TRY(ts_graph_launch(s->segments[i].graph, t->compute));
+            TS_TRY(call_hook(s, s->segments[i].then, s->segments[i].bucket));
+        }
+    }
+    TS_TRY(ts_event_record(end, t->compute));
+    t->step++;
+    return TS_OK;
+}
+
+ts_status ts_step_open(ts_trainer *trainer, ts_step **step_p)
+{
+    ts_status status;
+    ts_step *s = calloc(1, sizeof *s);
+    TS_NEED(s, TS_ENOMEM, "no memory for the step");
+    s->t = trainer;
+    s->run_ahead = trainer->config->run_ahead;
+    s->behind = calloc((size_t)s->run_ahead, sizeof *s->behind);
+    if (!s->behind) {
+        status = TS_ERROR(TS_ENOMEM, "no memory for %lld events", (long long)s->run_ahead);
+        goto fail;
+    }
+    for (int64_t i = 0; i < s->run_ahead; i++)
+        TS_TRY_TO(status, fail, ts_event_open(trainer->device, &s->behind[i]));
+    *step_p = s;
+    return TS_OK;
+fail:
+    ts_step_close(s);
+    return status;
+}
+
+void ts_step_close(ts_step *s)
+{
+    if (!s) return;
+    for (int i = 0; i < s->n_segments; i++) ts_graph_close(s->segments[i].graph);
+    free(s->segments);
+    for (int64_t i = 0; s->behind && i < s->run_ahead; i++) ts_event_close(s->behind[i]);
+    free(s->behind);
+    free(s);
+}

@@ -1,0 +1,404 @@
+/* train.c - a run from config to result: open everything, loop, close everything. */
+#include "runtime/train/train.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/file.h"
+#include "runtime/base/log.h"
+#include "runtime/device/vector.h"
+#include "runtime/train/checkpoint.h"
+#include "runtime/train/trainer.h"
+
+enum { STAMPS = 1 << 16 };
+
+static atomic_bool stop_asked;
+
+void ts_train_stop(void)
+{
+    atomic_store(&stop_asked, true);
+}
+
+/* ---- from config to structs ---- */
+
+static ts_status parse_milestones(const char *text, int64_t total, ts_schedule *schedule)
+{
+    const char *at = text;
+    while (*at) {
+        char *end;
+        double share = strtod(at, &end);
+        TS_NEED(end != at && (*end == ',' || !*end) && share > 0 && share < 1, TS_EUSAGE,
+                "milestones \"%s\" is not a list of shares between 0 and 1, such as 0.5,0.75",
+                text);
+        TS_NEED(schedule->n_milestones < TS_MILESTONES_MAX, TS_EUSAGE,
+                "milestones \"%s\" holds more than %d", text, TS_MILESTONES_MAX);
+        schedule->milestones[schedule->n_milestones++] = llround(share * (double)total);
+        at = *end ? end + 1 : end;
+    }
+    return TS_OK;
+}
+
+static ts_status make_schedule(ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    ts_schedule *s = &t->schedule;
+    s->kind = !strcmp(c->schedule, "step")        ? TS_SCHEDULE_STEP
+              : !strcmp(c->schedule, "cosine")    ? TS_SCHEDULE_COSINE
+              : !strcmp(c->schedule, "one-cycle") ? TS_SCHEDULE_ONE_CYCLE
+                                                  : TS_SCHEDULE_CONSTANT;
+    s->peak = (float)(c->learning_rate * (c->scale_learning_rate ? t->world->size : 1));
+    s->final_ratio = (float)c->final_ratio;
+    s->gamma = (float)c->gamma;
+    s->total = t->total;
+    s->warmup = llround(c->warmup * (double)t->per_epoch);
+    if (s->kind == TS_SCHEDULE_ONE_CYCLE && s->warmup == 0) s->warmup = t->total / 4;
+    TS_NEED(s->warmup < t->total, TS_EUSAGE,
+            "warmup %g takes %lld local steps, the whole run has %lld: lower --warmup or raise "
+            "--epochs",
+            c->warmup, (long long)s->warmup, (long long)t->total);
+    return s->kind == TS_SCHEDULE_STEP ? parse_milestones(c->milestones, t->total, s) : TS_OK;
+}
+
+static ts_momentum_policy momentum_policy(const char *name)
+{
+    return !strcmp(name, "average") ? TS_MOMENTUM_AVERAGE
+           : !strcmp(name, "zero")  ? TS_MOMENTUM_ZERO
+                                    : TS_MOMENTUM_KEEP;
+}
+
+/* Model, data and what belongs to them: also what evaluation alone needs. */
+static ts_status open_model(ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    const ts_network *network = ts_network_find(c->model);
+    if (!network) {
+        char names[256] = "";
+        for (int i = 0; ts_networks[i]; i++)
+            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? "|" : "",
+                     ts_networks[i]->name);
+        const char *near = ts_option_nearest(c->model, names);
+        return TS_ERROR(TS_EUSAGE, "no model \"%s\"%s%s%s; there are %s", c->model,
+                        near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "",
+                        names);
+    }
+    TS_TRY(ts_device_open(c->device, t->world->local_rank, &t->device));
+    TS_TRY(ts_stream_open(t->device, TS_STREAM_COMPUTE, "compute", &t->compute));
+    TS_TRY(ts_dataset_open(t->device, c->data, &t->dataset));
+    ts_model_options options = {
+        .input = t->dataset->picture,
+        .classes = t->dataset->classes,
+        .type = !strcmp(c->type, "bf16") ? TS_BF16 : TS_F32,
+        .ops = strcmp(c->ops, "auto") ? c->ops : NULL,
+        .bucket_bytes = (size_t)c->bucket_kib * 1024,
+        .decay_all = c->decay_all,
+        .smoothing = (float)c->smoothing,
+    };
+    return ts_model_open(t->device, network, &options, &t->model);
+}
+
+static ts_status open_control(ts_trainer *t)
+{
+    ts_control first = {.seed = (uint64_t)t->config->seed,
+                        .learning_rate = ts_schedule_rate(&t->schedule, 0),
+                        .averaging_weight = 1.0f / (float)t->world->size};
+    ts_control *pinned;
+    TS_TRY(ts_device_alloc(t->device, TS_MEMORY_DEVICE, sizeof first, (void **)&t->control));
+    TS_TRY(ts_device_alloc(t->device, TS_MEMORY_PINNED, sizeof first, (void **)&pinned));
+    *pinned = first;
+    ts_status status = ts_stream_copy(t->compute, t->control, pinned, sizeof first);
+    if (!status) status = ts_stream_sync(t->compute);
+    ts_device_release(t->device, TS_MEMORY_PINNED, pinned);
+    return status;
+}
+
+/* The run's folder, the same on every rank; rank 0 makes it. */
+static ts_status open_folder(ts_trainer *t)
+{
+    ts_status status = TS_OK;
+    if (t->world->rank == 0) {
+        if (*t->config->run) {
+            snprintf(t->run, sizeof t->run, "%s", t->config->run);
+        } else {
+            char stamp[32];
+            time_t now = (time_t)(ts_clock_wall_ns() / 1000000000);
+            struct tm calendar;
+            strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", localtime_r(&now, &calendar));
+            snprintf(t->run, sizeof t->run, "runs/%s-%s-%s", stamp, t->config->model,
+                     t->config->algorithm);
+        }
+        char path[600];
+        status = ts_file_make_folder(t->run);
+        if (!status) status = ts_file_join(path, sizeof path, t->run, "config");
+        if (!status) status = ts_option_set_save(t->options, path);
+    }
+    TS_TRY(ts_world_agree(t->world, status));
+    return t->world->ops->broadcast(t->world, t->run, sizeof t->run, 0);
+}
+
+static ts_status open_algorithm(ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    ts_worker worker = {
+        .device = t->device,
+        .compute = t->compute,
+        .comm = t->comm,
+        .communicator = t->communicator,
+        .rank = t->world->rank,
+        .size = t->world->size,
+        .flat = ts_model_flat(t->model),
+        .trace = t->trace,
+        .momentum_policy = momentum_policy(c->momentum_policy),
+        .average_statistics = !strcmp(c->statistics, "average"),
+    };
+    return ts_algorithm_find(c->algorithm)->open(&worker, &c->algorithm_config, &t->algorithm);
+}
+
+/* Ranks that would not fit together are refused before the first collective of training. */
+static ts_status check_ranks(ts_trainer *t)
+{
+    struct {
+        uint64_t signature;
+        int64_t total, batch, share, seed, period, delay;
+    } shape = {ts_model_signature(t->model),
+               t->total,
+               t->config->batch,
+               t->shard.n,
+               t->config->seed,
+               t->config->algorithm_config.period,
+               t->config->algorithm_config.delay};
+    return ts_world_same(t->world,
+                         "the model's layout, the number of steps, batch, share of the data, seed, "
+                         "period or delay",
+                         &shape, sizeof shape);
+}
+
+/* What a rank can do, and fail at, on its own. */
+static ts_status open_alone(ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    TS_TRY(open_model(t));
+    TS_TRY(ts_shard_open(t->dataset, t->world->rank, t->world->size, (int)c->batch, c->skew,
+                         (uint64_t)c->seed, &t->shard));
+    t->per_epoch = t->shard.n / c->batch;
+    t->total = c->steps ? c->steps : llround(ceil(c->epochs * (double)t->per_epoch));
+    TS_TRY(make_schedule(t));
+    TS_TRY(open_control(t));
+    TS_TRY(ts_stream_open(t->device, TS_STREAM_COMM, "comm", &t->comm));
+    TS_TRY(ts_trace_open(t->device, STAMPS, &t->trace));
+    TS_TRY(ts_event_open(t->device, &t->event));
+    TS_TRY(ts_model_init(t->model, (uint64_t)c->seed, t->compute));
+    TS_TRY(ts_workspace_open(t->model, (int)c->batch, true, t->control, &t->workspace));
+    if (!*c->weights) return TS_OK;
+    ts_flat *flat = ts_model_flat(t->model);
+    TS_TRY(ts_model_import(t->model, flat->parameters, flat->statistics, c->weights, t->compute));
+    return flat->shadow ? ts_vector_to_bf16(t->compute, flat->n, flat->shadow, flat->parameters)
+                        : TS_OK;
+}
+
+/* What depends on the steps that a resume has left. */
+static ts_status open_loop(ts_trainer *t, ts_evaluator **evaluator_p)
+{
+    TS_NEED(t->step <= t->total, TS_EUSAGE,
+            "the checkpoint is of local step %lld, but the run ends at %lld: raise --epochs or "
+            "--steps",
+            (long long)t->step, (long long)t->total);
+    TS_TRY(ts_step_open(t, &t->local_step));
+    TS_TRY(ts_metrics_open(t, &t->metrics));
+    return ts_evaluator_open(t->model, t->dataset, t->world, t->compute, (int)t->config->batch,
+                             evaluator_p);
+}
+
+/* Stretches that may fail on one rank alone end in an agreement, so that no rank is left waiting
+ * in the collective that follows. */
+static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
+{
+    const ts_config *c = t->config;
+    TS_TRY(ts_world_agree(t->world, open_alone(t)));
+    TS_TRY(check_ranks(t));
+    TS_TRY(open_folder(t));
+    TS_TRY(ts_communicator_open(c->communicator, t->world, t->comm, (int)c->timeout,
+                                &t->communicator));
+    TS_TRY(ts_world_agree(t->world, open_algorithm(t)));
+    if (!strcmp(c->resume, "auto")) {
+        bool found = ts_checkpoint_exists(t->run);
+        TS_TRY(ts_world_same(t->world, "whether the run's folder holds a checkpoint", &found,
+                             sizeof found));
+        if (found) TS_TRY(ts_checkpoint_load(t, t->run));
+    } else if (*c->resume) {
+        TS_TRY(ts_checkpoint_load(t, c->resume));
+    }
+    return ts_world_agree(t->world, open_loop(t, evaluator_p));
+}
+
+static void close_trainer(ts_trainer *t)
+{
+    if (t->compute) ts_stream_sync(t->compute);
+    ts_metrics_close(t->metrics);
+    ts_step_close(t->local_step);
+    if (t->algorithm) t->algorithm->ops->close(t->algorithm);
+    ts_workspace_close(t->workspace);
+    ts_event_close(t->event);
+    ts_trace_close(t->trace);
+    ts_communicator_close(t->communicator);
+    ts_stream_close(t->comm);
+    if (t->dataset) ts_shard_close(t->dataset, &t->shard);
+    ts_model_close(t->model);
+    ts_dataset_close(t->dataset);
+    ts_stream_close(t->compute);
+    if (t->device) ts_device_release(t->device, TS_MEMORY_DEVICE, t->control);
+    ts_device_close(t->device);
+}
+
+/* ---- the loop ---- */
+
+static ts_status evaluate(ts_trainer *t, ts_evaluator *evaluator, ts_score *score)
+{
+    int64_t start = ts_clock_ns();
+    ts_log_set_phase("evaluation after local step %lld", (long long)t->step);
+    TS_TRY(ts_metrics_flush(t->metrics));
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_EVALUATE, t->step));
+    TS_TRY(ts_consensus(&t->algorithm->worker, t->event, ts_evaluator_parameters(evaluator),
+                        ts_evaluator_statistics(evaluator)));
+    TS_TRY(ts_evaluator_run(evaluator, score));
+    TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_EVALUATE));
+    return ts_metrics_evaluation(t->metrics, score, (double)(ts_clock_ns() - start) * 1e-9);
+}
+
+/* Has any rank been told to stop? Asked where windows close, so every rank asks at the same
+ * step; the device has work queued meanwhile. */
+static ts_status told_to_stop(ts_trainer *t, bool *stop_p)
+{
+    int mine = atomic_load(&stop_asked), all[4096];
+    if (t->world->size == 1) {
+        *stop_p = mine;
+        return TS_OK;
+    }
+    TS_NEED(t->world->size <= 4096, TS_EUSAGE, "more than 4096 ranks");
+    TS_TRY(t->world->ops->all_gather(t->world, &mine, all, sizeof mine));
+    *stop_p = false;
+    for (int r = 0; r < t->world->size; r++) *stop_p |= all[r] != 0;
+    return TS_OK;
+}
+
+/* Does a period of `every` epochs end between steps before and after? */
+static bool due(double every, int64_t step, int64_t per_epoch)
+{
+    if (every <= 0) return false;
+    double unit = every * (double)per_epoch;
+    return floor((double)step / unit + 1e-9) > floor((double)(step - 1) / unit + 1e-9);
+}
+
+static ts_status loop(ts_trainer *t, ts_evaluator *evaluator, ts_score *score, bool *stopped_p)
+{
+    const ts_config *c = t->config;
+    while (t->step < t->total && !*stopped_p) {
+        ts_log_set_phase("local step %lld", (long long)t->step);
+        TS_TRY(ts_step_run(t->local_step));
+        TS_TRY(ts_metrics_step(t->metrics));
+        bool last = t->step == t->total;
+        if (last) TS_TRY(t->algorithm->ops->drain ? t->algorithm->ops->drain(t->algorithm) : TS_OK);
+        if (last || due(c->evaluate_every, t->step, t->per_epoch))
+            TS_TRY(evaluate(t, evaluator, score));
+        if (t->step % c->log_every == 0 && !last) TS_TRY(told_to_stop(t, stopped_p));
+        if (*stopped_p || (!last && due(c->checkpoint_every, t->step, t->per_epoch))) {
+            TS_TRY(ts_metrics_flush(t->metrics));
+            TS_TRY(ts_checkpoint_save(t));
+        }
+    }
+    return TS_OK;
+}
+
+static ts_status finish(ts_trainer *t, ts_evaluator *evaluator, const ts_score *score, bool stopped,
+                        ts_result *result)
+{
+    ts_log_set_phase("end of the run");
+    TS_TRY(ts_metrics_finish(t->metrics, stopped ? "stopped" : "finished", score, result));
+    if (stopped)
+        return TS_ERROR(TS_ESTOPPED,
+                        "stopped after local step %lld of %lld; go on with --resume %s",
+                        (long long)t->step, (long long)t->total, t->run);
+    ts_status status = TS_OK;
+    if (t->config->export_model && t->world->rank == 0) {
+        char path[600];
+        status = ts_file_join(path, sizeof path, t->run, "model.safetensors");
+        if (!status)
+            status = ts_model_export(t->model, ts_evaluator_parameters(evaluator),
+                                     ts_evaluator_statistics(evaluator), t->step, path, t->compute);
+    }
+    return ts_world_agree(t->world, status);
+}
+
+static void announce(const ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    char device[256];
+    ts_device_describe(t->device, device, sizeof device);
+    const ts_algorithm_ops *a = t->algorithm->ops;
+    ts_info("%s on %s, %s, %zu parameters, %s", ts_model_name(t->model), t->dataset->name, c->type,
+            ts_model_parameter_count(t->model), device);
+    ts_info("%s (%s): %s", a->title, a->paper, a->rule);
+    ts_info("%d rank%s x batch %lld, %lld local steps, %lld an epoch; communicator %s",
+            t->world->size, t->world->size == 1 ? "" : "s", (long long)c->batch,
+            (long long)t->total, (long long)t->per_epoch, t->communicator->ops->name);
+    ts_info("run folder: %s", t->run);
+    if (!strcmp(t->dataset->name, "synthetic"))
+        ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "
+                "nothing about CIFAR-10");
+}
+
+ts_status ts_train(ts_world *world, const ts_config *config, const ts_option_set *options,
+                   ts_result *result)
+{
+    ts_status status;
+    ts_trainer t = {.config = config, .options = options, .world = world};
+    ts_evaluator *evaluator = NULL;
+    ts_score score = {NAN, NAN, 0};
+    bool stopped = false;
+    ts_log_set_phase("start-up");
+    TS_TRY_TO(status, out, open_trainer(&t, &evaluator));
+    announce(&t);
+    TS_TRY_TO(status, out, loop(&t, evaluator, &score, &stopped));
+    status = finish(&t, evaluator, &score, stopped, result);
+out:
+    ts_evaluator_close(evaluator);
+    close_trainer(&t);
+    return status;
+}
+
+ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *result)
+{
+    ts_status status;
+    ts_trainer t = {.config = config, .world = world};
+    ts_evaluator *evaluator = NULL;
+    ts_score score;
+    ts_log_set_phase("evaluation");
+    TS_NEED(*config->weights, TS_EUSAGE,
+            "eval needs --weights FILE: a model.safetensors, or a "
+            "checkpoint's folder");
+    TS_TRY_TO(status, out, open_model(&t));
+    TS_TRY_TO(
+        status, out,
+        ts_evaluator_open(t.model, t.dataset, world, t.compute, (int)config->batch, &evaluator));
+    TS_TRY_TO(status, out,
+              ts_model_import(t.model, ts_evaluator_parameters(evaluator),
+                              ts_evaluator_statistics(evaluator), config->weights, t.compute));
+    int64_t start = ts_clock_ns();
+    TS_TRY_TO(status, out, ts_evaluator_run(evaluator, &score));
+    double seconds = (double)(ts_clock_ns() - start) * 1e-9;
+    *result = (ts_result){.seconds = seconds,
+                          .images_per_second = (double)score.samples / seconds,
+                          .test_accuracy = score.accuracy,
+                          .test_loss = score.loss,
+                          .hidden = NAN,
+                          .contention = NAN};
+out:
+    ts_evaluator_close(evaluator);
+    close_trainer(&t);
+    return status;
+}

@@ -1,0 +1,73 @@
+/* trainer.h - what the files of the training loop share: everything one run has open. */
+#ifndef TS_TRAIN_TRAINER_H
+#define TS_TRAIN_TRAINER_H
+
+#include "runtime/data/data.h"
+#include "runtime/train/schedule.h"
+#include "runtime/train/train.h"
+
+typedef struct ts_metrics ts_metrics;
+typedef struct ts_step ts_step;
+
+typedef struct ts_trainer {
+    const ts_config *config;
+    const ts_option_set *options;
+    ts_world *world;
+    ts_device *device;
+    ts_stream *compute, *comm;
+    ts_communicator *communicator;
+    ts_dataset *dataset;
+    ts_model *model;
+    ts_workspace *workspace;
+    ts_shard shard;
+    ts_schedule schedule;
+    ts_control *control; /* device memory */
+    ts_trace *trace;
+    ts_event *event; /* for joins that nothing else waits for */
+    ts_algorithm *algorithm;
+    ts_step *local_step;
+    ts_metrics *metrics;
+    int64_t step, total, per_epoch; /* local steps: finished (enqueued), of the run, of an epoch */
+    char run[512];
+} ts_trainer;
+
+/* ---- step.c: the local step, captured once and replayed ---- */
+ts_status ts_step_open(ts_trainer *trainer, ts_step **step_p);
+/* Enqueue local step trainer->step with the algorithm's hooks; waits only to stay within
+ * run-ahead steps of the device. */
+ts_status ts_step_run(ts_step *step);
+void ts_step_close(ts_step *step);
+
+/* ---- evaluate.c ---- */
+typedef struct ts_score {
+    double loss, accuracy;
+    int64_t samples;
+} ts_score;
+typedef struct ts_evaluator ts_evaluator;
+ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *world,
+                            ts_stream *compute, int batch, ts_evaluator **evaluator_p);
+void ts_evaluator_close(ts_evaluator *evaluator);
+/* Scratch vectors for the weights to evaluate: [n], [n_statistics]. */
+float *ts_evaluator_parameters(ts_evaluator *evaluator);
+float *ts_evaluator_statistics(ts_evaluator *evaluator);
+/* Score what the scratch vectors hold on the test split, shared out over the ranks; blocks. */
+ts_status ts_evaluator_run(ts_evaluator *evaluator, ts_score *score);
+
+/* ---- metrics.c: windows, lines, totals ---- */
+ts_status ts_metrics_open(ts_trainer *trainer, ts_metrics **metrics_p);
+void ts_metrics_close(ts_metrics *metrics);
+/* After each enqueued step: closes a window when it is full, writes those that finished. */
+ts_status ts_metrics_step(ts_metrics *metrics);
+/* Close the open window, wait until all are written; the streams are idle afterwards. */
+ts_status ts_metrics_flush(ts_metrics *metrics);
+ts_status ts_metrics_evaluation(ts_metrics *metrics, const ts_score *score, double seconds);
+/* run.json, timeline.json; fills the result. `state`: "finished", "stopped". Collective. */
+ts_status ts_metrics_finish(ts_metrics *metrics, const char *state, const ts_score *score,
+                            ts_result *result);
+
+/* ---- timeline.c ---- */
+/* Gather every rank's spans and write them on rank 0 as a Chrome trace. Collective. */
+ts_status ts_timeline_save(ts_world *world, const ts_trace *trace, const ts_span *spans, int64_t n,
+                           const char *path);
+
+#endif

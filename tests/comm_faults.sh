@@ -1,0 +1,36 @@
+#!/bin/sh
+# comm_faults.sh PROGRAM: a rank that stops or dies in the middle of an all-reduce ends the job
+# within seconds, with a message that names it. PROGRAM is comm_faults.
+program=$1
+here=$(dirname "$(realpath "$0")")
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+failed=0
+
+# expect NAME CODE MPIRUN-OPTIONS... : rank 1 of 3 is lost
+expect() {
+    name=$1 how=$2 code=$3
+    shift 3
+    begin=$(date +%s)
+    timeout -k 5 40 "$here/mpirun" 3 "$@" "$program" "$how" 1 >"$out" 2>&1
+    rc=$?
+    seconds=$(($(date +%s) - begin))
+    problem=
+    [ "$rc" = "$code" ] || problem="exit code $rc, not $code"
+    [ "$seconds" -le 12 ] || problem="$problem; took $seconds s"
+    grep -q 'rank 1 .*does not answer' "$out" || problem="$problem; rank 1 is not named"
+    if grep -q 'rank [02] (host [^)]*) do' "$out"; then problem="$problem; a living rank is named"; fi
+    if [ -n "$problem" ]; then
+        echo "FAILED $name: $problem"
+        cat "$out"
+        failed=1
+    else
+        echo "ok $name: $seconds s: $(grep -m 1 'does not answer' "$out")"
+    fi
+}
+
+expect "a rank that stops" stop 70
+expect "a rank that dies, the others run on" kill 70 --enable-recovery
+# mpirun itself ends with the code of the rank that died: 128 + SIGKILL.
+expect "a rank that dies, mpirun ends the others" kill 137
+exit $failed
