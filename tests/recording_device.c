@@ -311,7 +311,7 @@ static int work_accesses(const work *w, ts_access *list)
 
 static ts_status work_record(recording_stream *s, const work *w)
 {
-    node *n;
+    node *n = NULL;
     TS_TRY(node_add(s, NODE_WORK, &n));
     n->work = *w;
     n->n_accesses = work_accesses(w, n->accesses);
@@ -395,7 +395,7 @@ ts_status recording_meet(ts_stream *stream, uint64_t key, int size, const ts_ker
     for (int i = 0; i < m->n; i++)
         TS_NEED(m->calls[i]->stream != s, TS_EDEVICE, "stream %s joins the same %s twice", s->label,
                 kernel->name);
-    node *n;
+    node *n = NULL;
     TS_TRY(node_add(s, NODE_MEET, &n));
     n->meeting = m;
     if (bytes) memcpy(m->args + (size_t)m->n * bytes, args, bytes);
@@ -465,7 +465,7 @@ static ts_status recording_event_wait(ts_event *event, ts_stream *stream)
         TS_TRY(wait_count(r, s, e));
         if (r->n_waits - 1 == r->drop) return TS_OK;
     }
-    node *n;
+    node *n = NULL;
     TS_TRY(node_add(s, NODE_WAIT, &n));
     n->source = e->stream;
     n->source_position = e->position;

@@ -28,9 +28,10 @@ enum { RECORDING_STREAMS = 32 };
 
 ts_status recording_open(ts_device **device_p);
 
-/* Runs everything pending, in the order that `seed` chooses; later syncs go on with the same
- * random numbers. TS_EDEVICE when something can never run: a collective that a rank has not
- * joined yet. A kernel's failure sticks to its stream as on any device. */
+/* Runs everything pending, in the order that `seed` chooses, and is a sync with all streams: what
+ * is enqueued later is ordered after it. Later syncs go on with the same random numbers. TS_EDEVICE
+ * when something can never run: a collective that a rank has not joined yet. A kernel's failure
+ * sticks to its stream as on any device. */
 ts_status recording_run(ts_device *device, uint64_t seed);
 /* Chooses the order without running anything: for programs that sync by themselves. */
 void recording_seed(ts_device *device, uint64_t seed);

@@ -199,32 +199,34 @@ static void the_host_orders(void **state)
 static void only_real_conflicts(void **state)
 {
     (void)state;
-    ts_device *device;
-    ts_stream *a, *b;
-    ts_graph *graph;
-    char *memory;
-    OK(recording_open(&device));
-    OK(ts_stream_open(device, TS_STREAM_COMPUTE, "a", &a));
-    OK(ts_stream_open(device, TS_STREAM_COMM, "b", &b));
-    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, 256, (void **)&memory));
-    OK(ts_stream_capture_begin(a));
-    OK(ts_stream_copy(a, memory + 64, memory, 64));
-    OK(ts_stream_capture_end(a, &graph));
-    OK(ts_graph_launch(graph, a));
-    OK(ts_stream_copy(b, memory + 128, memory, 64));
-    OK(recording_run(device, 1));
-    assert_int_equal(recording_conflicts(device, NULL, NULL), 0);
-    OK(ts_stream_fill(b, memory + 127, 0, 1));
-    OK(recording_run(device, 1));
-    assert_int_equal(recording_conflicts(device, NULL, NULL), 1);
-    OK(ts_graph_launch(graph, a));
-    OK(recording_run(device, 1));
-    assert_int_equal(recording_conflicts(device, NULL, NULL), 2);
-    ts_graph_close(graph);
-    ts_device_release(device, TS_MEMORY_DEVICE, memory);
-    ts_stream_close(a);
-    ts_stream_close(b);
-    ts_device_close(device);
+    for (int conflicts = 0; conflicts < 3; conflicts++) {
+        ts_device *device;
+        ts_stream *a, *b;
+        ts_graph *graph;
+        char *memory;
+        OK(recording_open(&device));
+        OK(ts_stream_open(device, TS_STREAM_COMPUTE, "a", &a));
+        OK(ts_stream_open(device, TS_STREAM_COMM, "b", &b));
+        OK(ts_device_alloc(device, TS_MEMORY_DEVICE, 256, (void **)&memory));
+        OK(ts_stream_capture_begin(a));
+        OK(ts_stream_copy(a, memory + 64, memory, 64));
+        OK(ts_stream_capture_end(a, &graph));
+        OK(ts_graph_launch(graph, a));
+        OK(ts_stream_copy(b, memory + 128, memory, 64));
+        if (conflicts > 0) OK(ts_stream_fill(b, memory + 127, 0, 1));
+        if (conflicts > 1) OK(ts_graph_launch(graph, a));
+        OK(recording_run(device, 1));
+        assert_int_equal(recording_conflicts(device, NULL, NULL), conflicts);
+        /* After a run the host has waited for everything. */
+        OK(ts_stream_fill(b, memory, 0, 256));
+        OK(recording_run(device, 1));
+        assert_int_equal(recording_conflicts(device, NULL, NULL), conflicts);
+        ts_graph_close(graph);
+        ts_device_release(device, TS_MEMORY_DEVICE, memory);
+        ts_stream_close(a);
+        ts_stream_close(b);
+        ts_device_close(device);
+    }
 }
 
 static void a_lonely_collective_is_an_error(void **state)

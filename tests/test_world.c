@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,7 +67,7 @@ static void test_agree_one_fails(void **state)
     assert_int_equal(all, world->rank == last ? TS_EDATA : TS_EPEER);
     assert_non_null(strstr(ts_trail_message(), "picture 42 is torn"));
     if (world->rank != last) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "rank %d", last);
         assert_non_null(strstr(ts_trail_message(), name));
     }

@@ -433,7 +433,7 @@ static ts_status host_event_wait(ts_event *base, ts_stream *stream)
     host_stream *s = (host_stream *)stream;
     uint64_t position;
     host_stream *first = event_latest(base, &position);
-    item *slot;
+    item *slot = NULL;
     pthread_mutex_lock(&s->lock);
     ts_status status = event_allowed(s, "event wait");
     /* A stream is always behind its own records. */
@@ -471,7 +471,7 @@ static bool host_event_done(ts_event *base)
 static ts_status host_copy(ts_stream *base, void *to, const void *from, size_t bytes)
 {
     host_stream *s = (host_stream *)base;
-    item *slot;
+    item *slot = NULL;
     TS_TRY(slot_take(s, &slot));
     slot->kind = ITEM_COPY;
     slot->bytes = bytes;
@@ -484,7 +484,7 @@ static ts_status host_copy(ts_stream *base, void *to, const void *from, size_t b
 static ts_status host_fill(ts_stream *base, void *to, int byte, size_t bytes)
 {
     host_stream *s = (host_stream *)base;
-    item *slot;
+    item *slot = NULL;
     TS_TRY(slot_take(s, &slot));
     slot->kind = ITEM_FILL;
     slot->bytes = bytes;
@@ -501,7 +501,7 @@ static ts_status host_launch(ts_stream *base, const ts_kernel *kernel, const voi
     TS_NEED(bytes <= TS_KERNEL_ARGS_MAX, TS_EDEVICE,
             "kernel %s: %zu bytes of arguments, at most %d fit", kernel->name, bytes,
             TS_KERNEL_ARGS_MAX);
-    item *slot;
+    item *slot = NULL;
     TS_TRY(slot_take(s, &slot));
     slot->kind = ITEM_KERNEL;
     slot->kernel = kernel;

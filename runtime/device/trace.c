@@ -129,7 +129,7 @@ static ts_status stamp(ts_trace *trace, ts_stream *stream, ts_span_kind kind, in
                        bool begins)
 {
     if (!trace) return TS_OK;
-    row *w;
+    row *w = NULL;
     TS_TRY(row_find(trace, stream, &w));
     stamp_args args = {.ring = w->ring, .detail = detail, .kind = kind, .begins = begins};
     TS_TRY(ts_stream_launch(stream, &stamp_kernel, &args, sizeof args));
