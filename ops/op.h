@@ -11,8 +11,8 @@
 #include "runtime/device/device.h"
 
 typedef enum ts_op_kind {
-    TS_OP_CONV,         /* y = w * x, square kernel, no bias */
-    TS_OP_BATCH_NORM,   /* y = gamma (x - mean) / sqrt(var + epsilon) + beta [+ residual] [ReLU] */
+    TS_OP_CONV,       /* y = w * x, square kernel, no bias */
+    TS_OP_BATCH_NORM, /* y = gamma (x - mean) / sqrt(var + epsilon) + beta [+ residual] [ReLU] */
     TS_OP_MAX_POOL,
     TS_OP_AVERAGE_POOL, /* padding is not counted; kernel 0: global, out 1x1 */
     TS_OP_LINEAR,       /* y = w x + b [ReLU]; x is flattened in channel, row, column order */
@@ -37,18 +37,18 @@ static inline size_t ts_layout_count(ts_layout layout, ts_shape s)
 typedef struct ts_op_desc {
     ts_op_kind kind;
     ts_shape in, out;
-    ts_type type;       /* of x and y: TS_F32 or TS_BF16 */
-    ts_type out_type;   /* linear only: of y; the logits are TS_F32 */
+    ts_type type;                /* of x and y: TS_F32 or TS_BF16 */
+    ts_type out_type;            /* linear only: of y; the logits are TS_F32 */
     ts_layout in_layout, layout; /* of x; of y */
     int kernel, stride, padding;
-    bool add;           /* batch norm: a residual is added before the ReLU */
-    bool relu;          /* batch norm, linear */
-    bool needs_dx;      /* false where nothing before it learns */
-    bool training;      /* false: forward only, batch norm by its running statistics */
+    bool add;                /* batch norm: a residual is added before the ReLU */
+    bool relu;               /* batch norm, linear */
+    bool needs_dx;           /* false where nothing before it learns */
+    bool training;           /* false: forward only, batch norm by its running statistics */
     float epsilon, momentum; /* batch norm: 1e-5, 0.1 (share of the new batch) */
-    float smoothing;    /* cross-entropy */
-    float probability;  /* dropout: of a zero */
-    int node;           /* dropout: makes its random numbers its own */
+    float smoothing;         /* cross-entropy */
+    float probability;       /* dropout: of a zero */
+    int node;                /* dropout: makes its random numbers its own */
 } ts_op_desc;
 
 /* What one run works on; unused members are NULL. Sizes are those of ts_op. */
@@ -61,15 +61,15 @@ typedef struct ts_op_args {
     const void *dy, *dy2;
     void *dx, *dresidual;
     /* parameters, in the op's order: conv, linear: weight; batch norm: gamma */
-    const float *weight, *bias;     /* fp32 master */
-    const uint16_t *shadow;         /* bf16 copy of weight in the same order, or NULL */
-    float *dweight, *dbias;         /* written, not added to */
-    float *running;                 /* batch norm: [2][c] running mean, running variance */
-    const int32_t *labels;          /* [n], cross-entropy */
-    ts_control *control;            /* cross-entropy adds to its sums; dropout reads seed, step */
-    void *packed;                   /* [packed_bytes] the weights as the op wants them; refresh */
-    void *saved;                    /* [saved_bytes] from forward to backward */
-    void *scratch;                  /* [scratch_bytes] valid during one call */
+    const float *weight, *bias; /* fp32 master */
+    const uint16_t *shadow;     /* bf16 copy of weight in the same order, or NULL */
+    float *dweight, *dbias;     /* written, not added to */
+    float *running;             /* batch norm: [2][c] running mean, running variance */
+    const int32_t *labels;      /* [n], cross-entropy */
+    ts_control *control;        /* cross-entropy adds to its sums; dropout reads seed, step */
+    void *packed;               /* [packed_bytes] the weights as the op wants them; refresh */
+    void *saved;                /* [saved_bytes] from forward to backward */
+    void *scratch;              /* [scratch_bytes] valid during one call */
 } ts_op_args;
 
 typedef struct ts_op ts_op;
@@ -102,7 +102,7 @@ typedef struct ts_op_ops {
 struct ts_op {
     const ts_op_ops *ops;
     ts_op_desc desc;
-    size_t weight_n;      /* elements of weight in the op's order, padding included; 0: none */
+    size_t weight_n; /* elements of weight in the op's order, padding included; 0: none */
     size_t bias_n;
     size_t packed_bytes, saved_bytes, scratch_bytes;
     /* Names the weight's order, e.g. "OIhw16i16o": ranks and flat buffers must agree on it. */
@@ -131,7 +131,12 @@ const char *ts_op_kind_name(ts_op_kind kind);
 /* "conv 64x64x32x32 -> 64, kernel 3, stride 1, bf16" for messages. */
 void ts_op_describe(const ts_op_desc *desc, char *text, size_t bytes);
 /* The accesses of a run, for kernels whose arguments start with {ts_op *; ts_op_args}. */
-typedef enum ts_op_pass { TS_FORWARD, TS_BACKWARD_DATA, TS_BACKWARD_WEIGHTS, TS_REFRESH } ts_op_pass;
+typedef enum ts_op_pass {
+    TS_FORWARD,
+    TS_BACKWARD_DATA,
+    TS_BACKWARD_WEIGHTS,
+    TS_REFRESH
+} ts_op_pass;
 typedef struct ts_op_run {
     ts_op *op;
     ts_op_args args;

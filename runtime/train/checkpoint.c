@@ -1,0 +1,480 @@
+/* checkpoint.c - see checkpoint.h. Vectors of parameters are saved tensor by tensor in PyTorch's
+ * order, so a checkpoint does not depend on the layouts that a machine's op backends like. */
+#include "runtime/train/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/base/file.h"
+#include "runtime/base/log.h"
+#include "runtime/device/vector.h"
+#include "runtime/train/safetensors.h"
+
+#define FORMAT_VERSION "1"
+enum { PATH_BYTES = 1024 };
+
+/* ---- a growing list of tensors with memory of their own ---- */
+
+typedef struct bag {
+    ts_file_tensor *tensors;
+    size_t n, capacity;
+} bag;
+
+static void bag_close(bag *b)
+{
+    for (size_t i = 0; i < b->n; i++) free((void *)(uintptr_t)b->tensors[i].data);
+    free(b->tensors);
+}
+
+/* A tensor named prefix + name with `bytes` of fresh memory. */
+static ts_status bag_add(bag *b, const char *prefix, const char *name, ts_file_type type,
+                         size_t bytes, ts_file_tensor **tensor_p)
+{
+    if (b->n == b->capacity) {
+        size_t capacity = b->capacity ? 2 * b->capacity : 128;
+        ts_file_tensor *grown = realloc(b->tensors, capacity * sizeof *grown);
+        TS_NEED(grown, TS_ENOMEM, "no memory for %zu tensors of a file", capacity);
+        b->tensors = grown;
+        b->capacity = capacity;
+    }
+    void *data = malloc(bytes ? bytes : 1);
+    TS_NEED(data, TS_ENOMEM, "no memory for %zu bytes of %s%s", bytes, prefix, name);
+    ts_file_tensor *t = &b->tensors[b->n++];
+    *t = (ts_file_tensor){
+        .type = type, .rank = 1, .shape = {(int64_t)bytes}, .bytes = bytes, .data = data};
+    snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
+    *tensor_p = t;
+    return TS_OK;
+}
+
+static bool is_statistic(const ts_tensor *tensor)
+{
+    return tensor->role == TS_TENSOR_RUNNING_MEAN || tensor->role == TS_TENSOR_RUNNING_VARIANCE;
+}
+
+/* Every tensor of a vector of parameters, or of statistics. */
+static ts_status bag_vector(bag *b, const char *prefix, ts_model *model, const float *vector,
+                            bool statistics, ts_stream *stream)
+{
+    int n;
+    const ts_tensor *tensors = ts_model_tensors(model, &n);
+    for (int i = 0; i < n; i++) {
+        ts_file_tensor *t;
+        if (is_statistic(&tensors[i]) != statistics) continue;
+        TS_TRY(
+            bag_add(b, prefix, tensors[i].name, TS_FILE_F32, tensors[i].count * sizeof(float), &t));
+        t->rank = tensors[i].rank;
+        for (int d = 0; d < t->rank; d++) t->shape[d] = tensors[i].shape[d];
+        TS_TRY(ts_model_read(model, &tensors[i], vector, (float *)(uintptr_t)t->data, stream));
+    }
+    return TS_OK;
+}
+
+static ts_status bag_bytes(bag *b, const char *name, const void *from, size_t bytes)
+{
+    ts_file_tensor *t;
+    TS_TRY(bag_add(b, "", name, TS_FILE_U8, bytes, &t));
+    memcpy((void *)(uintptr_t)t->data, from, bytes);
+    return TS_OK;
+}
+
+/* ---- tensors of a file into device vectors ---- */
+
+static ts_status take_vector(const ts_safetensors *file, const char *path, const char *prefix,
+                             ts_model *model, float *vector, bool statistics, ts_stream *stream)
+{
+    int n;
+    const ts_tensor *tensors = ts_model_tensors(model, &n);
+    for (int i = 0; i < n; i++) {
+        char name[TS_FILE_NAME_MAX];
+        const ts_tensor *t = &tensors[i];
+        if (is_statistic(t) != statistics) continue;
+        snprintf(name, sizeof name, "%s%s", prefix, t->name);
+        const ts_file_tensor *found = ts_safetensors_find(file, name);
+        TS_NEED(found, TS_EDATA, "%s has no tensor %s, which model %s needs", path, name,
+                ts_model_name(model));
+        bool same = found->type == TS_FILE_F32 && found->rank == t->rank;
+        for (int d = 0; same && d < t->rank; d++) same = found->shape[d] == t->shape[d];
+        TS_NEED(same, TS_EDATA,
+                "%s: tensor %s has another shape or type than in model %s: is it of other data or "
+                "another form of the model?",
+                path, name, ts_model_name(model));
+        float *plain = malloc(found->bytes ? found->bytes : 1);
+        TS_NEED(plain, TS_ENOMEM, "no memory for tensor %s", name);
+        memcpy(plain, found->data, found->bytes);
+        ts_status status = ts_model_write(model, t, vector, plain, stream);
+        free(plain);
+        TS_TRY(status);
+    }
+    return TS_OK;
+}
+
+static ts_status take_bytes(const ts_safetensors *file, const char *path, const char *name,
+                            void *to, size_t bytes)
+{
+    const ts_file_tensor *found = ts_safetensors_find(file, name);
+    TS_NEED(found && found->bytes == bytes, TS_EDATA,
+            "%s: %s has %zu bytes, this version expects %zu", path, name, found ? found->bytes : 0,
+            bytes);
+    memcpy(to, found->data, bytes);
+    return TS_OK;
+}
+
+/* ---- the model alone ---- */
+
+static ts_status add_batches(bag *b, ts_model *model, int64_t batches)
+{
+    int n;
+    const ts_tensor *tensors = ts_model_tensors(model, &n);
+    for (int i = 0; i < n; i++) {
+        char name[TS_FILE_NAME_MAX];
+        ts_file_tensor *t;
+        if (tensors[i].role != TS_TENSOR_RUNNING_MEAN) continue;
+        snprintf(name, sizeof name, "%.*s", (int)(strrchr(tensors[i].name, '.') - tensors[i].name),
+                 tensors[i].name);
+        TS_TRY(bag_add(b, name, ".num_batches_tracked", TS_FILE_I64, sizeof batches, &t));
+        t->rank = 0;
+        memcpy((void *)(uintptr_t)t->data, &batches, sizeof batches);
+    }
+    return TS_OK;
+}
+
+static ts_status export_bag(bag *b, ts_model *model, const float *parameters,
+                            const float *statistics, int64_t batches, const char *path,
+                            ts_stream *stream)
+{
+    const ts_file_pair words[] = {{"format", "pt"}, {"twinstream.model", ts_model_name(model)}};
+    TS_TRY(bag_vector(b, "", model, parameters, false, stream));
+    TS_TRY(bag_vector(b, "", model, statistics, true, stream));
+    TS_TRY(add_batches(b, model, batches));
+    return ts_safetensors_save(path, b->tensors, b->n, words, 2);
+}
+
+ts_status ts_model_export(ts_model *model, const float *parameters, const float *statistics,
+                          int64_t batches, const char *path, ts_stream *stream)
+{
+    bag b = {0};
+    ts_status status = export_bag(&b, model, parameters, statistics, batches, path, stream);
+    bag_close(&b);
+    return status;
+}
+
+/* x <- x + y for a device vector, through host memory: imports are rare. */
+static ts_status add_vector(ts_stream *stream, float *x, const float *y, size_t n)
+{
+    ts_device *device = stream->device;
+    float *a = NULL, *b = NULL;
+    ts_status status;
+    TS_TRY_TO(status, out,
+              ts_device_alloc(device, TS_MEMORY_PINNED, (n + 1) * sizeof *a, (void **)&a));
+    TS_TRY_TO(status, out,
+              ts_device_alloc(device, TS_MEMORY_PINNED, (n + 1) * sizeof *b, (void **)&b));
+    TS_TRY_TO(status, out, ts_stream_copy(stream, a, x, n * sizeof *a));
+    TS_TRY_TO(status, out, ts_stream_copy(stream, b, y, n * sizeof *b));
+    TS_TRY_TO(status, out, ts_stream_sync(stream));
+    for (size_t i = 0; i < n; i++) a[i] += b[i];
+    TS_TRY_TO(status, out, ts_stream_copy(stream, x, a, n * sizeof *a));
+    TS_TRY_TO(status, out, ts_stream_sync(stream));
+out:
+    ts_device_release(device, TS_MEMORY_PINNED, b);
+    ts_device_release(device, TS_MEMORY_PINNED, a);
+    return status;
+}
+
+static ts_status import_file(ts_model *model, float *parameters, float *statistics,
+                             const char *prefix, const char *path, ts_stream *stream)
+{
+    ts_safetensors *file;
+    TS_TRY(ts_safetensors_open(path, &file));
+    ts_status status = take_vector(file, path, prefix, model, parameters, false, stream);
+    if (!status) status = take_vector(file, path, prefix, model, statistics, true, stream);
+    ts_safetensors_close(file);
+    return status;
+}
+
+static ts_status rank_file(char *path, const char *folder, int rank)
+{
+    char name[32];
+    snprintf(name, sizeof name, "rank-%05d.safetensors", rank);
+    return ts_file_join(path, PATH_BYTES, folder, name);
+}
+
+/* The consensus model of a checkpoint: the mean over its ranks' files. */
+static ts_status import_ranks(ts_model *model, float *parameters, float *statistics,
+                              const char *folder, float *more, float *more_statistics,
+                              ts_stream *stream)
+{
+    const ts_flat *flat = ts_model_flat(model);
+    char path[PATH_BYTES];
+    TS_TRY(rank_file(path, folder, 0));
+    TS_TRY(import_file(model, parameters, statistics, "model.", path, stream));
+    int size = 1;
+    for (;; size++) {
+        TS_TRY(rank_file(path, folder, size));
+        if (!ts_file_exists(path)) break;
+        TS_TRY(import_file(model, more, more_statistics, "model.", path, stream));
+        TS_TRY(add_vector(stream, parameters, more, flat->n));
+        TS_TRY(add_vector(stream, statistics, more_statistics, flat->n_statistics));
+    }
+    TS_TRY(ts_vector_scale(stream, flat->n, parameters, 1.0f / (float)size));
+    TS_TRY(ts_vector_scale(stream, flat->n_statistics, statistics, 1.0f / (float)size));
+    return ts_stream_sync(stream);
+}
+
+static bool is_folder(const char *path)
+{
+    DIR *folder = opendir(path);
+    if (folder) closedir(folder);
+    return folder != NULL;
+}
+
+ts_status ts_model_import(ts_model *model, float *parameters, float *statistics, const char *path,
+                          ts_stream *stream)
+{
+    const ts_flat *flat = ts_model_flat(model);
+    float *more = NULL, *more_statistics = NULL;
+    ts_status status;
+    /* padding of the vectors stays zero */
+    TS_TRY(ts_stream_fill(stream, parameters, 0, flat->n * sizeof(float)));
+    TS_TRY(ts_stream_fill(stream, statistics, 0, flat->n_statistics * sizeof(float)));
+    if (!is_folder(path)) return import_file(model, parameters, statistics, "", path, stream);
+    TS_TRY_TO(
+        status, out,
+        ts_device_alloc(stream->device, TS_MEMORY_DEVICE, flat->n * sizeof(float), (void **)&more));
+    TS_TRY_TO(status, out,
+              ts_device_alloc(stream->device, TS_MEMORY_DEVICE,
+                              (flat->n_statistics + 1) * sizeof(float), (void **)&more_statistics));
+    TS_TRY_TO(status, out, ts_stream_fill(stream, more, 0, flat->n * sizeof(float)));
+    TS_TRY_TO(status, out,
+              ts_stream_fill(stream, more_statistics, 0, flat->n_statistics * sizeof(float)));
+    status = import_ranks(model, parameters, statistics, path, more, more_statistics, stream);
+out:
+    ts_device_release(stream->device, TS_MEMORY_DEVICE, more_statistics);
+    ts_device_release(stream->device, TS_MEMORY_DEVICE, more);
+    return status;
+}
+
+/* ---- checkpoints: saving ---- */
+
+static ts_status fill_bag(bag *b, ts_trainer *t)
+{
+    const ts_flat *flat = ts_model_flat(t->model);
+    ts_control control;
+    ts_part parts[TS_PARTS_MAX];
+    TS_TRY(bag_vector(b, "model.", t->model, flat->parameters, false, t->compute));
+    TS_TRY(bag_vector(b, "model.", t->model, flat->statistics, true, t->compute));
+    TS_TRY(bag_vector(b, "momentum.", t->model, flat->momentum, false, t->compute));
+    TS_TRY(ts_stream_copy(t->compute, &control, t->control, sizeof control));
+    TS_TRY(ts_stream_sync(t->compute));
+    TS_TRY(bag_bytes(b, "control", &control, sizeof control));
+    int n =
+        t->algorithm->ops->state ? t->algorithm->ops->state(t->algorithm, parts, TS_PARTS_MAX) : 0;
+    for (int i = 0; i < n; i++) {
+        char prefix[64];
+        if (parts[i].kind == TS_PART_HOST) {
+            snprintf(prefix, sizeof prefix, "algorithm.%s", parts[i].name);
+            TS_TRY(bag_bytes(b, prefix, parts[i].at, parts[i].bytes));
+            continue;
+        }
+        snprintf(prefix, sizeof prefix, "algorithm.%s.", parts[i].name);
+        TS_TRY(bag_vector(b, prefix, t->model, parts[i].at, parts[i].kind == TS_PART_STATISTICS,
+                          t->compute));
+    }
+    return TS_OK;
+}
+
+static ts_status save_rank(ts_trainer *t, const char *folder)
+{
+    char path[PATH_BYTES], rank[16], size[16], step[32];
+    snprintf(rank, sizeof rank, "%d", t->world->rank);
+    snprintf(size, sizeof size, "%d", t->world->size);
+    snprintf(step, sizeof step, "%lld", (long long)t->step);
+    const ts_file_pair words[] = {{"format", "twinstream-checkpoint"},
+                                  {"version", FORMAT_VERSION},
+                                  {"model", ts_model_name(t->model)},
+                                  {"algorithm", t->config->algorithm},
+                                  {"rank", rank},
+                                  {"size", size},
+                                  {"step", step}};
+    bag b = {0};
+    ts_status status = ts_file_make_folder(folder);
+    if (!status) status = rank_file(path, folder, t->world->rank);
+    if (!status) status = fill_bag(&b, t);
+    if (!status)
+        status = ts_safetensors_save(path, b.tensors, b.n, words, sizeof words / sizeof *words);
+    bag_close(&b);
+    return status;
+}
+
+/* Step of a complete checkpoint's folder name, or -1. */
+static int64_t name_step(const char *name)
+{
+    long long step;
+    char rest;
+    return sscanf(name, "step-%lld%c", &step, &rest) == 1 ? step : -1;
+}
+
+/* The n-th newest complete checkpoint in `folder` (0: the newest); false when there is none. */
+static bool nth_newest(const char *folder, int n, char *path)
+{
+    int64_t below = INT64_MAX;
+    char newest[256];
+    for (; n >= 0; n--) {
+        int64_t best = -1;
+        DIR *entries = opendir(folder);
+        if (!entries) return false;
+        for (struct dirent *e = readdir(entries); e; e = readdir(entries)) {
+            int64_t step = name_step(e->d_name);
+            if (step <= best || step >= below) continue;
+            best = step;
+            snprintf(newest, sizeof newest, "%s", e->d_name);
+        }
+        closedir(entries);
+        if (best < 0) return false;
+        below = best;
+    }
+    return !ts_file_join(path, PATH_BYTES, folder, newest);
+}
+
+/* One rank of each host renames and removes, since hosts may or may not share the folder. */
+static ts_status publish(ts_trainer *t, const char *partial, const char *folder, const char *all)
+{
+    char old[PATH_BYTES];
+    if (t->world->local_rank) return TS_OK;
+    TS_TRY(ts_file_remove_folder(folder)); /* of an earlier try of the same step */
+    if (rename(partial, folder) && errno != ENOENT)
+        return TS_ERROR(TS_EIO, "cannot rename %s to %s: %s", partial, folder, strerror(errno));
+    TS_TRY(ts_file_sync(all));
+    while (nth_newest(all, (int)t->config->keep, old)) TS_TRY(ts_file_remove_folder(old));
+    return TS_OK;
+}
+
+ts_status ts_checkpoint_save(ts_trainer *t)
+{
+    char all[PATH_BYTES], folder[PATH_BYTES], partial[PATH_BYTES + 16], name[64];
+    ts_log_set_phase("checkpoint of local step %lld", (long long)t->step);
+    TS_TRY(ts_stream_sync(t->compute));
+    TS_TRY(ts_stream_sync(t->comm));
+    snprintf(name, sizeof name, "step-%08lld", (long long)t->step);
+    TS_TRY(ts_file_join(all, sizeof all, t->run, "checkpoints"));
+    TS_TRY(ts_file_join(folder, sizeof folder, all, name));
+    snprintf(partial, sizeof partial, "%s.partial", folder);
+    ts_status status = ts_world_agree(t->world, save_rank(t, partial));
+    if (status) {
+        char previous[PATH_BYTES] = "none";
+        nth_newest(all, 0, previous);
+        if (status != TS_EPEER)
+            ts_warn("the checkpoint of local step %lld was not saved; the previous checkpoint is "
+                    "intact: %s",
+                    (long long)t->step, previous);
+        char trail[4096];
+        snprintf(trail, sizeof trail, "%s", ts_trail());
+        if (!t->world->local_rank) (void)ts_file_remove_folder(partial);
+        ts_trail_set(trail);
+        return ts_status_pass(__FILE__, __LINE__, status);
+    }
+    TS_TRY(ts_world_agree(t->world, publish(t, partial, folder, all)));
+    ts_info("saved %s", folder);
+    return TS_OK;
+}
+
+/* ---- checkpoints: loading ---- */
+
+bool ts_checkpoint_exists(const char *run)
+{
+    char all[PATH_BYTES], path[PATH_BYTES];
+    return !ts_file_join(all, sizeof all, run, "checkpoints") && nth_newest(all, 0, path);
+}
+
+static ts_status check_words(const ts_trainer *t, const ts_safetensors *file, const char *path)
+{
+    const char *format = ts_safetensors_metadata(file, "format");
+    TS_NEED(format && !strcmp(format, "twinstream-checkpoint"), TS_EDATA,
+            "%s is no checkpoint; a model file is read with --weights", path);
+    const char *version = ts_safetensors_metadata(file, "version");
+    TS_NEED(version && !strcmp(version, FORMAT_VERSION), TS_EDATA,
+            "%s has checkpoint version %s, this program reads version %s: use the program that "
+            "wrote it",
+            path, version ? version : "(none)", FORMAT_VERSION);
+    const char *size = ts_safetensors_metadata(file, "size");
+    TS_NEED(size && atoi(size) == t->world->size, TS_EDATA,
+            "%s is of %s ranks, this run has %d: resume with %s ranks, or start from its model "
+            "with --weights",
+            path, size ? size : "?", t->world->size, size ? size : "?");
+    const struct {
+        const char *key, *mine;
+    } names[] = {{"model", ts_model_name(t->model)}, {"algorithm", t->config->algorithm}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *found = ts_safetensors_metadata(file, names[i].key);
+        TS_NEED(found && !strcmp(found, names[i].mine), TS_EDATA,
+                "%s is of %s %s, this run's is %s: give --%s %s", path, names[i].key,
+                found ? found : "?", names[i].mine, names[i].key, found ? found : "?");
+    }
+    return TS_OK;
+}
+
+static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char *path)
+{
+    const ts_flat *flat = ts_model_flat(t->model);
+    ts_control control;
+    ts_part parts[TS_PARTS_MAX];
+    TS_TRY(check_words(t, file, path));
+    TS_TRY(take_vector(file, path, "model.", t->model, flat->parameters, false, t->compute));
+    TS_TRY(take_vector(file, path, "model.", t->model, flat->statistics, true, t->compute));
+    TS_TRY(take_vector(file, path, "momentum.", t->model, flat->momentum, false, t->compute));
+    TS_TRY(take_bytes(file, path, "control", &control, sizeof control));
+    control.learning_rate = ts_schedule_rate(&t->schedule, control.step);
+    control.seed = (uint64_t)t->config->seed;
+    TS_TRY(ts_stream_copy(t->compute, t->control, &control, sizeof control));
+    TS_TRY(ts_stream_sync(t->compute));
+    int n =
+        t->algorithm->ops->state ? t->algorithm->ops->state(t->algorithm, parts, TS_PARTS_MAX) : 0;
+    for (int i = 0; i < n; i++) {
+        char prefix[64];
+        if (parts[i].kind == TS_PART_HOST) {
+            snprintf(prefix, sizeof prefix, "algorithm.%s", parts[i].name);
+            TS_TRY(take_bytes(file, path, prefix, parts[i].at, parts[i].bytes));
+            continue;
+        }
+        snprintf(prefix, sizeof prefix, "algorithm.%s.", parts[i].name);
+        TS_TRY(take_vector(file, path, prefix, t->model, parts[i].at,
+                           parts[i].kind == TS_PART_STATISTICS, t->compute));
+    }
+    if (flat->shadow)
+        TS_TRY(ts_vector_to_bf16(t->compute, flat->n, flat->shadow, flat->parameters));
+    TS_TRY(ts_stream_sync(t->compute));
+    t->step = control.step;
+    return TS_OK;
+}
+
+static ts_status load_rank(ts_trainer *t, const char *from)
+{
+    char path[PATH_BYTES], all[PATH_BYTES], folder[PATH_BYTES];
+    ts_safetensors *file;
+    snprintf(folder, sizeof folder, "%s", from);
+    TS_TRY(ts_file_join(all, sizeof all, from, "checkpoints"));
+    nth_newest(all, 0, folder);
+    TS_TRY(rank_file(path, folder, t->world->rank));
+    TS_NEED(ts_file_exists(path), TS_EDATA,
+            "no checkpoint in %s: %s is missing; give a folder checkpoints/step-N, or the run's",
+            from, path);
+    TS_TRY(ts_safetensors_open(path, &file));
+    ts_status status = take_rank(t, file, path);
+    ts_safetensors_close(file);
+    TS_TRY(status);
+    ts_info("resuming %s after local step %lld", folder, (long long)t->step);
+    return TS_OK;
+}
+
+ts_status ts_checkpoint_load(ts_trainer *t, const char *from)
+{
+    ts_log_set_phase("resume from %s", from);
+    TS_TRY(ts_world_agree(t->world, load_rank(t, from)));
+    TS_TRY(ts_world_same(t->world, "the local step of the checkpoint", &t->step, sizeof t->step));
+    ts_log_set_phase("start-up");
+    return TS_OK;
+}

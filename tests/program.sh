@@ -1,0 +1,128 @@
+#!/bin/sh
+# program.sh PROGRAM: what a user meets when something is wrong: the exit code and a message that
+# says what, where and what to do; and that nothing is lost.
+set -u
+program=$1
+here=$(cd "$(dirname "$0")" && pwd)
+mpirun=$here/../launch/mpirun
+work=$(mktemp -d)
+trap 'rm -rf "$work"; [ -z "${disk:-}" ] || umount "$disk" 2>/dev/null' EXIT
+cd "$work" || exit 1
+export OMP_NUM_THREADS=1
+passed=0 failed=0
+data=synthetic:train=256,test=64,size=8
+quick="--model tiny --data $data --batch 16 --log-every 2 --evaluate-every 0"
+
+# expect CODE "TEXT|TEXT" COMMAND...: the exit code, and every text in what it said
+expect() {
+    code=$1 texts=$2
+    shift 2
+    "$@" >out 2>&1 </dev/null
+    got=$?
+    missing=
+    old=$IFS IFS='|'
+    for text in $texts; do grep -qF -- "$text" out || missing="$missing [$text]"; done
+    IFS=$old
+    if [ $got -eq "$code" ] && [ -z "$missing" ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $*"
+        echo "  exit code $got, expected $code; missing in its words:$missing"
+        sed 's/^/  | /' out
+    fi
+}
+
+# ---- usage ----
+expect 64 'usage: twinstream' "$program"
+expect 0 'train|eval|info' "$program" --help
+expect 0 '--learning-rate|TWINSTREAM_LEARNING_RATE|cocod' "$program" train --help
+expect 64 'did you mean "train"' "$program" trian
+expect 64 'did you mean "period"' "$program" train --perod 4
+expect 64 'did you mean "cocod"' "$program" train --algorithm cocd
+expect 64 'no model "resnt18": did you mean "resnet18"' "$program" train --model resnt18
+expect 64 'period|within 1' "$program" train $quick --algorithm cocod --period 0
+expect 64 'period|within 1' "$program" train $quick --algorithm local --period -3
+expect 64 'delay' "$program" train $quick --algorithm dasgd --delay 0
+expect 64 'delay' "$program" train $quick --algorithm dasgd --delay -1
+expect 64 'mix' "$program" train $quick --algorithm dasgd --mix 1.5
+expect 64 'must be a whole number' "$program" train --batch 12x
+expect 64 'TWINSTREAM_BATCH' env TWINSTREAM_BATCH=none "$program" train
+expect 64 'batch|256' "$program" train $quick --batch 300
+echo "perod = 3" >bad.conf
+expect 64 'bad.conf line 1|did you mean "period"' "$program" train --config bad.conf
+expect 65 'cannot open missing.conf' "$program" train --config missing.conf
+
+# ---- data ----
+expect 65 'nowhere' "$program" train --data cifar10:nowhere
+mkdir cifar
+for i in 1 2 3 4 5; do head -c $((3073 * 20)) /dev/zero >cifar/data_batch_$i.bin; done
+head -c $((3073 * 20)) /dev/zero >cifar/test_batch.bin
+expect 0 'done' "$program" train --model tiny --data cifar10:cifar --batch 10 --steps 2 --run r0
+head -c 5000 /dev/zero >cifar/data_batch_3.bin
+expect 65 'data_batch_3.bin|5000|3073' "$program" train --model tiny --data cifar10:cifar
+rm cifar/data_batch_3.bin
+expect 65 'data_batch_3.bin' "$program" train --model tiny --data cifar10:cifar
+head -c $((3073 * 20)) /dev/zero | tr '\0' '\377' >cifar/data_batch_3.bin
+expect 65 'data_batch_3.bin|label' "$program" train --model tiny --data cifar10:cifar
+
+# ---- a loss that is not finite ----
+expect 70 'not finite|--learning-rate' "$program" train $quick --steps 20 --learning-rate 1e30 --run r1
+
+# ---- checkpoints: bit-exact resume, and every way one can be bad ----
+steps="--steps 12 --checkpoint-every 0.5 --keep 1 --algorithm cocod --period 3"
+expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run whole
+expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run again --resume whole
+if cmp -s whole/model.safetensors again/model.safetensors; then passed=$((passed + 1)); else
+    failed=$((failed + 1)); echo "FAILED: a resumed run ends with another model"; fi
+newest=$(ls -d whole/checkpoints/step-* | tail -n 1)
+copy() { rm -rf bad; mkdir bad; cp -r "$newest" bad/; file=bad/$(basename "$newest")/rank-00000.safetensors; }
+resume="$mpirun 2 $program train $quick $steps --run r2 --resume bad/$(basename "$newest")"
+copy; head -c 4000 "$file" >cut; mv cut "$file"
+expect 65 'rank-00000.safetensors' $resume
+copy; printf 'XXXXXXXX' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 900)) conv=notrunc 2>/dev/null
+expect 65 'rank-00000.safetensors|corrupt' $resume
+copy; sed -i 's/"version":"1"/"version":"9"/' "$file"
+expect 65 'version' $resume
+copy
+expect 65 'tiny|mlp' "$mpirun" 2 "$program" train $quick $steps --model mlp --run r2 --resume "bad/$(basename "$newest")"
+expect 65 '2 ranks' "$program" train $quick $steps --run r2 --resume "bad/$(basename "$newest")"
+expect 65 'nowhere' "$program" train $quick --run r2 --resume nowhere
+expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights whole/model.safetensors
+expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights "$newest"
+expect 65 'mlp|shape|conv' "$program" eval --model mlp --data $data --weights whole/model.safetensors
+expect 64 '--weights' "$program" eval --model tiny --data $data
+
+# ---- told to stop: saved, exit code 75, resumable ----
+"$program" train $quick --epochs 100000 --algorithm local --run stopped >out 2>&1 &
+pid=$!
+for _ in $(seq 100); do [ -s stopped/metrics.jsonl ] && break; sleep 0.1; done
+kill -TERM $pid
+wait $pid
+got=$?
+if [ $got -eq 75 ] && grep -q -- '--resume stopped' out && ls stopped/checkpoints/step-* >/dev/null; then
+    passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: SIGTERM: exit code $got"; cat out; fi
+
+# ---- a full disk while saving: exit code 70, the previous checkpoint is intact ----
+disk=$work/disk
+mkdir "$disk"
+if mount -t tmpfs -o size=400k tmpfs "$disk" 2>/dev/null; then
+    expect 0 'done' "$program" train $quick --steps 8 --checkpoint-every 0.5 --export no --run "$disk/run"
+    kept=$(ls -d "$disk"/run/checkpoints/step-* | tail -n 1)
+    head -c 10m /dev/zero >"$disk/filler" 2>/dev/null
+    expect 70 'No space left|previous checkpoint' "$program" train $quick --steps 100 --checkpoint-every 0.5 \
+        --export no --run "$disk/run" --resume "$disk/run"
+    rm "$disk/filler"
+    expect 0 'done' "$program" train $quick --steps 16 --export no --run r3 --resume "$kept"
+else
+    disk=
+    echo "full disk: skipped, it needs root to mount a small tmpfs"
+fi
+
+# ---- one rank of several fails: its message once, with its name ----
+expect 65 'nowhere' "$mpirun" 2 "$program" train --data cifar10:nowhere
+if [ "$(grep -c 'twinstream: error' out)" = 1 ]; then passed=$((passed + 1)); else
+    failed=$((failed + 1)); echo "FAILED: two ranks described one failure twice"; cat out; fi
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
