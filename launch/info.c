@@ -111,8 +111,8 @@ static void show_ops(const ts_device *device, ts_type type)
 static void show_lists(void)
 {
     printf("Models\n");
-    for (int i = 0; ts_networks[i]; i++)
-        printf("  %-10s %s\n", ts_networks[i]->name, ts_networks[i]->help);
+    for (int i = 0; ts_networks()[i]; i++)
+        printf("  %-10s %s\n", ts_networks()[i]->name, ts_networks()[i]->help);
     printf("Algorithms\n");
     for (int i = 0; ts_algorithms[i]; i++)
         printf("  %-10s %s, %s: %s\n", ts_algorithms[i]->name, ts_algorithms[i]->title,

@@ -18,7 +18,8 @@ typedef struct ts_model ts_model;
 typedef struct ts_workspace ts_workspace;
 
 /* ts_builder, ts_network and the builder's calls are public: runtime/twinstream.h. */
-extern const ts_network *const ts_networks[]; /* NULL-terminated */
+/* Every network known by name; NULL-terminated. */
+const ts_network *const *ts_networks(void);
 /* Also one that was added; NULL when there is none. */
 const ts_network *ts_network_find(const char *name);
 /* Make a network of one's own known by its name; borrowed. TS_EUSAGE when the name is taken. */
@@ -29,35 +30,44 @@ typedef struct ts_slice {
     size_t at, n;
 } ts_slice;
 
-typedef enum ts_tensor_role { TS_TENSOR_WEIGHT, TS_TENSOR_BIAS, TS_TENSOR_GAMMA, TS_TENSOR_BETA,
-                              TS_TENSOR_RUNNING_MEAN, TS_TENSOR_RUNNING_VARIANCE } ts_tensor_role;
+typedef enum ts_tensor_role {
+    TS_TENSOR_WEIGHT,
+    TS_TENSOR_BIAS,
+    TS_TENSOR_GAMMA,
+    TS_TENSOR_BETA,
+    TS_TENSOR_RUNNING_MEAN,
+    TS_TENSOR_RUNNING_VARIANCE,
+    TS_TENSOR_VOID_BIAS
+} ts_tensor_role;
 
 /* One named tensor: where it lies in its flat buffer. Parameters first, in the order of the
- * network's calls, then statistics. */
+ * network's calls, then statistics. A void bias is one that batch norm cancels: torchvision's
+ * module has it, the flat buffers do not (slice.n 0); it reads as zeros, and what is written to it
+ * goes off the running mean of the batch norm behind it (statistics). */
 typedef struct ts_tensor {
-    char name[64];   /* "layer1.0.conv1.weight" */
+    char name[64]; /* "layer1.0.conv1.weight" */
     ts_tensor_role role;
-    ts_slice slice;  /* in parameters, or for running_* in statistics; padding included */
-    size_t count;    /* elements in PyTorch's order */
-    int shape[4];
-    int rank;        /* how many of shape count */
+    ts_slice slice; /* in parameters, or for running_* in statistics; padding included */
+    size_t count;   /* elements in PyTorch's order */
+    int shape[4];   /* in PyTorch's order */
+    int rank;       /* how many of shape count */
     int node;
 } ts_tensor;
 
 /* The flat buffers, all on the device. Each tensor starts at a multiple of TS_VECTOR_BLOCK. */
 typedef struct ts_flat {
-    size_t n;            /* elements of parameters, padding (zeros) included */
+    size_t n; /* elements of parameters, padding (zeros) included */
     size_t n_statistics;
     float *parameters, *gradients, *momentum;
-    uint16_t *shadow;    /* bf16 copy of the parameters; NULL when no op reads it */
+    uint16_t *shadow; /* bf16 copy of the parameters; NULL when no op reads it */
     float *statistics;
-    uint8_t *decays;     /* [n / TS_VECTOR_BLOCK] */
+    uint8_t *decays;         /* [n / TS_VECTOR_BLOCK] */
     const ts_slice *buckets; /* slices of gradients in the order backward completes them */
     int n_buckets;
 } ts_flat;
 
 typedef struct ts_model_options {
-    ts_shape input;      /* n is ignored; c, h, w of a picture */
+    ts_shape input; /* n is ignored; c, h, w of a picture */
     int classes;
     ts_type type;        /* of activations: TS_F32, TS_BF16 */
     const char *ops;     /* restrict to this op backend, NULL: best first */
@@ -76,7 +86,8 @@ const ts_tensor *ts_model_tensors(const ts_model *model, int *n_p);
 size_t ts_model_parameter_count(const ts_model *model); /* as PyTorch counts */
 /* Multiply-adds of a forward pass for one picture. */
 double ts_model_forward_macs(const ts_model *model);
-/* Names every parameter's order in the flat buffers: equal on all ranks, or they may not average. */
+/* Names every parameter's order in the flat buffers: equal on all ranks, or they may not average.
+ */
 uint64_t ts_model_signature(const ts_model *model);
 
 /* Initial values as torchvision's: conv Kaiming normal fan-out, linear uniform (ResNet) or normal

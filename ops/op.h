@@ -105,6 +105,7 @@ struct ts_op {
     size_t weight_n; /* elements of weight in the op's order, padding included; 0: none */
     size_t bias_n;
     size_t packed_bytes, saved_bytes, scratch_bytes;
+    bool reads_shadow;    /* the bf16 copy of the parameters must be kept for it */
     /* Names the weight's order, e.g. "OIhw16i16o": ranks and flat buffers must agree on it. */
     char weight_order[32];
 };

@@ -35,7 +35,8 @@ static const ts_option rows[] = {
     ROW("factor", TS_OPTION_INT, factor, "4", 2, 1e6, "from one size to the next"),
     ROW("warm-up", TS_OPTION_INT, warm_up, "2", 0, 1e6, "all-reduces of a size before it counts"),
     ROW("iterations", TS_OPTION_INT, iterations, "8", 1, 1e6, "all-reduces of a size that count"),
-    ROW("timeout", TS_OPTION_INT, timeout, "60", 0, 1e6, "seconds without progress that are a fault"),
+    ROW("timeout", TS_OPTION_INT, timeout, "60", 0, 1e6,
+        "seconds without progress that are a fault"),
     ROW("communicators", TS_OPTION_TEXT, communicators, "ring,mpi", 0, 0, "which, with commas"),
     ROW("json", TS_OPTION_BOOL, json, "no", 0, 0, "one line of JSON for each row, no table"),
     ROW("help", TS_OPTION_BOOL, help, "no", 0, 0, "this text"),
@@ -133,13 +134,13 @@ static ts_status report(const bench *b, const char *name, size_t n, const result
     double iterations = (double)b->set.iterations;
     double algbw = bytes / r->best_s * 1e-9, busbw = algbw * 2 * (size - 1) / size;
     if (b->set.json) {
-        return ts_json_append(
-            stdout, "standard output",
-            json_pack("{s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I}", "communicator", name,
-                      "ranks", b->world->size, "bytes", (json_int_t)(n * sizeof(float)), "count",
-                      (json_int_t)n, "best_s", r->best_s, "mean_s", r->sum_s / iterations, "cpu_s",
-                      r->cpu_s / iterations, "algbw_gb_s", algbw, "busbw_gb_s", busbw, "wrong",
-                      (json_int_t)r->wrong));
+        return ts_json_append(stdout, "standard output",
+                              json_pack("{s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I}",
+                                        "communicator", name, "ranks", b->world->size, "bytes",
+                                        (json_int_t)(n * sizeof(float)), "count", (json_int_t)n,
+                                        "best_s", r->best_s, "mean_s", r->sum_s / iterations,
+                                        "cpu_s", r->cpu_s / iterations, "algbw_gb_s", algbw,
+                                        "busbw_gb_s", busbw, "wrong", (json_int_t)r->wrong));
     }
     printf("%12zu %12zu %6s %12.1f %12.1f %12.1f %8.3f %8.3f %6lld\n", n * sizeof(float), n, name,
            r->best_s * 1e6, r->sum_s / iterations * 1e6, r->cpu_s / iterations * 1e6, algbw, busbw,

@@ -12,8 +12,11 @@
 #include "runtime/device/trace.h"
 
 /* What happens to momentum when an average is merged. */
-typedef enum ts_momentum_policy { TS_MOMENTUM_KEEP, TS_MOMENTUM_AVERAGE, TS_MOMENTUM_ZERO }
-    ts_momentum_policy;
+typedef enum ts_momentum_policy {
+    TS_MOMENTUM_KEEP,
+    TS_MOMENTUM_AVERAGE,
+    TS_MOMENTUM_ZERO
+} ts_momentum_policy;
 
 typedef struct ts_worker {
     ts_device *device;
@@ -21,10 +24,11 @@ typedef struct ts_worker {
     ts_communicator *communicator; /* on comm */
     int rank, size;
     ts_flat *flat;
-    ts_trace *trace;           /* or NULL */
+    ts_trace *trace; /* or NULL */
     ts_momentum_policy momentum_policy;
-    bool average_statistics;   /* merge averaged statistics too; else only the consensus model's are */
-    const float *weight;       /* this rank's weight in device memory; NULL: equal weights */
+    bool
+        average_statistics; /* merge averaged statistics too; else only the consensus model's are */
+    const float *weight;    /* this rank's weight in device memory; NULL: equal weights */
 } ts_worker;
 
 /* Something a checkpoint must hold. */
@@ -70,10 +74,10 @@ struct ts_algorithm_ops {
 
 /* The options of all algorithms; each reads its own. */
 typedef struct ts_algorithm_config {
-    int64_t period;  /* k */
-    int64_t delay;   /* d */
-    double mix;      /* xi: the share of the local model that a merge keeps */
-    bool overlap;    /* ssgd: all-reduce buckets during backward */
+    int64_t period; /* k */
+    int64_t delay;  /* d */
+    double mix;     /* xi: the share of the local model that a merge keeps */
+    bool overlap;   /* ssgd: all-reduce buckets during backward */
 } ts_algorithm_config;
 extern const ts_option ts_algorithm_options[];
 

@@ -60,8 +60,7 @@ static ts_status run_all_reduce(const void *args)
     }
     int code = MPI_Allreduce(from, to, (int)call->n, MPI_FLOAT, MPI_SUM, b->base.mpi);
     TS_TRY(end(b, "MPI_Allreduce", code));
-    if (call->reduction == TS_AVERAGE)
-        divide(to, (float)call->communicator->world->size, call->n);
+    if (call->reduction == TS_AVERAGE) divide(to, (float)call->communicator->world->size, call->n);
     return TS_OK;
 }
 
@@ -168,8 +167,8 @@ static ts_status mpi_poll(ts_communicator *communicator)
     int64_t since_ns = atomic_load(&b->since_ns);
     if (b->base.timeout_s <= 0 || !since_ns) return TS_OK;
     if (ts_clock_ns() - since_ns < b->base.timeout_s * INT64_C(1000000000)) return TS_OK;
-    TS_TRY(ts_mpi_timed_out(communicator->world, "a call of communicator mpi", b->base.timeout_s,
-                            -1));
+    TS_TRY(
+        ts_mpi_timed_out(communicator->world, "a call of communicator mpi", b->base.timeout_s, -1));
     return TS_OK;
 }
 

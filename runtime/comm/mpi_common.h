@@ -76,7 +76,7 @@ typedef struct ts_mpi_communicator {
     ts_communicator base;
     const ts_mpi_kernels *kernels;
     MPI_Comm mpi;
-    int timeout_s; /* 0: never */
+    int timeout_s;    /* 0: never */
     atomic_bool stop; /* someone wants this rank freed */
     ts_mpi_fault fault;
 } ts_mpi_communicator;

@@ -14,8 +14,8 @@ static ts_status unknown(const char *what, const char *name, const char *known)
 {
     const char *nearest = ts_option_nearest(name, known);
     return TS_ERROR(TS_EUSAGE, "unknown %s \"%s\"%s%s%s; known: %s", what, name,
-                    nearest ? ", did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "",
-                    known);
+                    nearest ? ", did you mean \"" : "", nearest ? nearest : "",
+                    nearest ? "\"?" : "", known);
 }
 
 ts_status ts_world_open(const char *name, ts_world **world_p)
@@ -95,8 +95,8 @@ ts_status ts_world_same(ts_world *world, const char *what, const void *data, siz
     free(first);
 
     int64_t *all = malloc((size_t)world->size * sizeof *all);
-    TS_TRY(ts_world_agree(world, all ? TS_OK : TS_ERROR(TS_ENOMEM, "no memory for %d ranks",
-                                                        world->size)));
+    TS_TRY(ts_world_agree(world, all ? TS_OK
+                                     : TS_ERROR(TS_ENOMEM, "no memory for %d ranks", world->size)));
     status = world->ops->all_gather(world, &differs, all, sizeof differs);
     if (status != TS_OK) ts_status_pass(__FILE__, __LINE__, status);
     for (int r = 1; r < world->size && status == TS_OK; r++) {
@@ -118,8 +118,8 @@ ts_status ts_communicator_open(const char *name, ts_world *world, ts_stream *str
         bool serves = (*ops)->serves(world, stream->device);
         if (automatic ? !serves : strcmp(name, (*ops)->name) != 0) continue;
         TS_NEED(serves, TS_EUNSUPPORTED,
-                "communicator %s does not serve %d ranks of world %s on device %s; try auto",
-                name, world->size, world->ops->name, stream->device->ops->name);
+                "communicator %s does not serve %d ranks of world %s on device %s; try auto", name,
+                world->size, world->ops->name, stream->device->ops->name);
         TS_TRY((*ops)->open(world, stream, timeout_s, communicator_p));
         return TS_OK;
     }

@@ -11,8 +11,8 @@
 
 typedef struct ts_split {
     int64_t n;
-    uint8_t *images; /* device, [n][c][h][w] as in the files */
-    uint8_t *labels; /* device, [n] */
+    uint8_t *images;      /* device, [n][c][h][w] as in the files */
+    uint8_t *labels;      /* device, [n] */
     uint8_t *host_labels; /* a copy, for shards by class */
 } ts_split;
 
@@ -34,10 +34,10 @@ void ts_dataset_close(ts_dataset *dataset);
 
 /* Which samples a rank sees. */
 typedef struct ts_shard {
-    int64_t n;         /* samples of this rank in an epoch, a multiple of the batch */
-    int64_t pool;      /* samples it draws from */
-    int32_t *samples;  /* device, [pool] this rank's own samples; NULL: all of the split, rank
-                          `rank` of `size` taking turns in one common shuffled order */
+    int64_t n;        /* samples of this rank in an epoch, a multiple of the batch */
+    int64_t pool;     /* samples it draws from */
+    int32_t *samples; /* device, [pool] this rank's own samples; NULL: all of the split, rank
+                         `rank` of `size` taking turns in one common shuffled order */
     int rank, size, batch;
 } ts_shard;
 /* `skew` 0: one common shuffled order (IID). 0 < skew <= 1: that share of the split is dealt out
@@ -49,7 +49,7 @@ void ts_shard_close(const ts_dataset *dataset, ts_shard *shard);
 
 typedef struct ts_augment {
     bool flip;
-    int crop;     /* pixels of zero padding before a random crop; 0: none */
+    int crop; /* pixels of zero padding before a random crop; 0: none */
     bool shuffle;
 } ts_augment;
 

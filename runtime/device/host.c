@@ -302,9 +302,11 @@ static ts_status stream_start(host_stream *s, ts_stream_role role, const char *l
 {
     s->base.label = label;
     s->role = role;
+    pthread_mutex_lock(&s->lock); /* waits for records of its earlier life may be looking */
     s->wake_at = UINT64_MAX;
     s->status = TS_OK;
     s->idle = s->closing = false;
+    pthread_mutex_unlock(&s->lock);
     /* Signals are for the thread that runs main(). */
     sigset_t all, before;
     sigfillset(&all);

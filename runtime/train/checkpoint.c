@@ -84,6 +84,25 @@ static ts_status bag_bytes(bag *b, const char *name, const void *from, size_t by
 
 /* ---- tensors of a file into device vectors ---- */
 
+/* What a file's convolution adds as a bias comes off the running mean of the batch norm behind. */
+static void fold_void_bias(const ts_safetensors *file, ts_model *model, const ts_tensor *mean,
+                           float *plain)
+{
+    int n;
+    const ts_tensor *tensors = ts_model_tensors(model, &n);
+    for (int i = 0; i < n; i++) {
+        if (tensors[i].role != TS_TENSOR_VOID_BIAS || tensors[i].node != mean->node) continue;
+        const ts_file_tensor *bias = ts_safetensors_find(file, tensors[i].name);
+        if (!bias || bias->type != TS_FILE_F32 || bias->bytes != mean->count * sizeof(float))
+            continue;
+        for (size_t c = 0; c < mean->count; c++) {
+            float b;
+            memcpy(&b, (const char *)bias->data + c * sizeof b, sizeof b);
+            plain[c] -= b;
+        }
+    }
+}
+
 static ts_status take_vector(const ts_safetensors *file, const char *path, const char *prefix,
                              ts_model *model, float *vector, bool statistics, ts_stream *stream)
 {
@@ -92,7 +111,7 @@ static ts_status take_vector(const ts_safetensors *file, const char *path, const
     for (int i = 0; i < n; i++) {
         char name[TS_FILE_NAME_MAX];
         const ts_tensor *t = &tensors[i];
-        if (is_statistic(t) != statistics) continue;
+        if (is_statistic(t) != statistics || t->role == TS_TENSOR_VOID_BIAS) continue;
         snprintf(name, sizeof name, "%s%s", prefix, t->name);
         const ts_file_tensor *found = ts_safetensors_find(file, name);
         TS_NEED(found, TS_EDATA, "%s has no tensor %s, which model %s needs", path, name,
@@ -106,6 +125,7 @@ static ts_status take_vector(const ts_safetensors *file, const char *path, const
         float *plain = malloc(found->bytes ? found->bytes : 1);
         TS_NEED(plain, TS_ENOMEM, "no memory for tensor %s", name);
         memcpy(plain, found->data, found->bytes);
+        if (t->role == TS_TENSOR_RUNNING_MEAN) fold_void_bias(file, model, t, plain);
         ts_status status = ts_model_write(model, t, vector, plain, stream);
         free(plain);
         TS_TRY(status);
@@ -260,6 +280,13 @@ out:
 
 /* ---- checkpoints: saving ---- */
 
+/* A host part is one tensor of this name; a vector's tensors have it as prefix. */
+static void part_name(char *name, const ts_part *part)
+{
+    snprintf(name, TS_FILE_NAME_MAX, "algorithm.%.31s%s", part->name,
+             part->kind == TS_PART_HOST ? "" : ".");
+}
+
 static ts_status fill_bag(bag *b, ts_trainer *t)
 {
     const ts_flat *flat = ts_model_flat(t->model);
@@ -274,14 +301,13 @@ static ts_status fill_bag(bag *b, ts_trainer *t)
     int n =
         t->algorithm->ops->state ? t->algorithm->ops->state(t->algorithm, parts, TS_PARTS_MAX) : 0;
     for (int i = 0; i < n; i++) {
-        char prefix[64];
+        char name[TS_FILE_NAME_MAX];
+        part_name(name, &parts[i]);
         if (parts[i].kind == TS_PART_HOST) {
-            snprintf(prefix, sizeof prefix, "algorithm.%s", parts[i].name);
-            TS_TRY(bag_bytes(b, prefix, parts[i].at, parts[i].bytes));
+            TS_TRY(bag_bytes(b, name, parts[i].at, parts[i].bytes));
             continue;
         }
-        snprintf(prefix, sizeof prefix, "algorithm.%s.", parts[i].name);
-        TS_TRY(bag_vector(b, prefix, t->model, parts[i].at, parts[i].kind == TS_PART_STATISTICS,
+        TS_TRY(bag_vector(b, name, t->model, parts[i].at, parts[i].kind == TS_PART_STATISTICS,
                           t->compute));
     }
     return TS_OK;
@@ -434,14 +460,13 @@ static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char
     int n =
         t->algorithm->ops->state ? t->algorithm->ops->state(t->algorithm, parts, TS_PARTS_MAX) : 0;
     for (int i = 0; i < n; i++) {
-        char prefix[64];
+        char name[TS_FILE_NAME_MAX];
+        part_name(name, &parts[i]);
         if (parts[i].kind == TS_PART_HOST) {
-            snprintf(prefix, sizeof prefix, "algorithm.%s", parts[i].name);
-            TS_TRY(take_bytes(file, path, prefix, parts[i].at, parts[i].bytes));
+            TS_TRY(take_bytes(file, path, name, parts[i].at, parts[i].bytes));
             continue;
         }
-        snprintf(prefix, sizeof prefix, "algorithm.%s.", parts[i].name);
-        TS_TRY(take_vector(file, path, prefix, t->model, parts[i].at,
+        TS_TRY(take_vector(file, path, name, t->model, parts[i].at,
                            parts[i].kind == TS_PART_STATISTICS, t->compute));
     }
     if (flat->shadow)

@@ -79,9 +79,9 @@ static ts_status open_model(ts_trainer *t)
     const ts_network *network = ts_network_find(c->model);
     if (!network) {
         char names[256] = "";
-        for (int i = 0; ts_networks[i]; i++)
+        for (int i = 0; ts_networks()[i]; i++)
             snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? "|" : "",
-                     ts_networks[i]->name);
+                     ts_networks()[i]->name);
         const char *near = ts_option_nearest(c->model, names);
         return TS_ERROR(TS_EUSAGE, "no model \"%s\"%s%s%s; there are %s", c->model,
                         near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "",

@@ -1,0 +1,58 @@
+/* resnet.c - ResNet18 (He, Zhang, Ren, Sun: "Deep residual learning for image recognition",
+ * CVPR 2016) with torchvision's structure and names. Pictures below 64 pixels get the CIFAR form:
+ * a 3x3 stem without pooling; 11,173,962 parameters with 10 classes. Else the ImageNet form:
+ * 11,689,512 with 1000. */
+#include <stdio.h>
+
+#include "models/builder.h"
+
+static int named_conv(ts_builder *b, int x, const char *prefix, const char *name, int channels,
+                      int kernel, int stride)
+{
+    char full[48];
+    snprintf(full, sizeof full, "%s.%s", prefix, name);
+    return ts_build_conv(b, x, full, channels, kernel, stride, kernel / 2);
+}
+
+static int named_norm(ts_builder *b, int x, const char *prefix, const char *name, int add,
+                      bool relu)
+{
+    char full[48];
+    snprintf(full, sizeof full, "%s.%s", prefix, name);
+    return ts_build_batch_norm(b, x, full, add, relu);
+}
+
+/* Two 3x3 convolutions beside the input, or beside its 1x1 projection where the shape changes. */
+static int basic_block(ts_builder *b, int x, const char *prefix, int channels, int stride)
+{
+    int beside = x;
+    int y = named_conv(b, x, prefix, "conv1", channels, 3, stride);
+    y = named_norm(b, y, prefix, "bn1", -1, true);
+    y = named_conv(b, y, prefix, "conv2", channels, 3, 1);
+    if (stride != 1 || ts_build_shape(b, x).c != channels) {
+        beside = named_conv(b, x, prefix, "downsample.0", channels, 1, stride);
+        beside = named_norm(b, beside, prefix, "downsample.1", -1, false);
+    }
+    return named_norm(b, y, prefix, "bn2", beside, true);
+}
+
+static ts_status build(ts_builder *b, ts_shape input, int classes)
+{
+    int x = ts_build_input(b);
+    bool small = input.h < 64;
+    x = ts_build_conv(b, x, "conv1", 64, small ? 3 : 7, small ? 1 : 2, small ? 1 : 3);
+    x = ts_build_batch_norm(b, x, "bn1", -1, true);
+    if (!small) x = ts_build_max_pool(b, x, 3, 2, 1);
+    for (int stage = 0; stage < 4; stage++)
+        for (int block = 0; block < 2; block++) {
+            char prefix[24];
+            snprintf(prefix, sizeof prefix, "layer%d.%d", stage + 1, block);
+            x = basic_block(b, x, prefix, 64 << stage, stage && !block ? 2 : 1);
+        }
+    x = ts_build_average_pool(b, x, 0, 0);
+    ts_build_linear(b, x, "fc", classes, false);
+    return TS_OK;
+}
+
+const ts_network ts_network_resnet18 = {"resnet18", build,
+                                        "ResNet18; below 64 pixels with CIFAR's 3x3 stem"};

@@ -1,0 +1,38 @@
+/* algorithm.c - algorithms by name, their options, and the consensus model. */
+#include "runtime/algorithms/algorithm.h"
+
+#include <stddef.h>
+#include <string.h>
+
+const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd, &ts_algorithm_local,
+                                                 &ts_algorithm_cocod, &ts_algorithm_dasgd, NULL};
+
+const ts_option ts_algorithm_options[] = {
+    {"period", TS_OPTION_INT, offsetof(ts_algorithm_config, period), "4", NULL, 1, 1e9,
+     "k, local steps between two averages: local, cocod, dasgd"},
+    {"delay", TS_OPTION_INT, offsetof(ts_algorithm_config, delay), "1", NULL, 1, 1e9,
+     "d, local steps from starting an average to merging it, may exceed k: dasgd"},
+    {"mix", TS_OPTION_REAL, offsetof(ts_algorithm_config, mix), "0.25", NULL, 0, 1,
+     "xi, share of the local model that a merge keeps: dasgd"},
+    {"overlap", TS_OPTION_BOOL, offsetof(ts_algorithm_config, overlap), "yes", NULL, 0, 0,
+     "all-reduce buckets of gradients during backward, else all of them after it: ssgd"},
+    {0}};
+
+const ts_algorithm_ops *ts_algorithm_find(const char *name)
+{
+    for (int i = 0; ts_algorithms[i]; i++)
+        if (!strcmp(ts_algorithms[i]->name, name)) return ts_algorithms[i];
+    return NULL;
+}
+
+ts_status ts_consensus(const ts_worker *w, ts_event *event, float *parameters, float *statistics)
+{
+    const ts_flat *f = w->flat;
+    ts_reduction reduction = w->weight ? TS_WEIGHTED_AVERAGE : TS_AVERAGE;
+    TS_TRY(ts_stream_after(event, w->compute, w->comm));
+    TS_TRY(w->communicator->ops->all_reduce(w->communicator, parameters, f->parameters, f->n,
+                                            reduction, w->weight));
+    TS_TRY(w->communicator->ops->all_reduce(w->communicator, statistics, f->statistics,
+                                            f->n_statistics, reduction, w->weight));
+    return ts_stream_after(event, w->comm, w->compute);
+}

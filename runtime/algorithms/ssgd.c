@@ -1,0 +1,95 @@
+/* ssgd.c - synchronous SGD: every local step uses the mean gradient of all ranks,
+ *     g <- mean over ranks of g_i ; x <- x - lr opt(g)
+ * With overlap each bucket is averaged while backward goes on with the layers before it; without,
+ * the whole gradient is averaged after backward: the baseline of the papers. */
+#include <stdlib.h>
+
+#include "runtime/algorithms/algorithm.h"
+
+static const ts_algorithm_ops blocking_ops; /* the same without overlap */
+
+typedef struct ssgd {
+    ts_algorithm base;
+    ts_event *ready, *averaged;
+} ssgd;
+
+static void ssgd_close(ts_algorithm *algorithm)
+{
+    ssgd *a = (ssgd *)algorithm;
+    ts_event_close(a->averaged);
+    ts_event_close(a->ready);
+    free(a);
+}
+
+static ts_status ssgd_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
+{
+    ts_status status;
+    const ts_algorithm_config *c = config;
+    ssgd *a = calloc(1, sizeof *a);
+    TS_NEED(a, TS_ENOMEM, "no memory for ssgd");
+    a->base.ops = c->overlap ? &ts_algorithm_ssgd : &blocking_ops;
+    a->base.worker = *worker;
+    TS_TRY_TO(status, fail, ts_event_open(worker->device, &a->ready));
+    TS_TRY_TO(status, fail, ts_event_open(worker->device, &a->averaged));
+    *algorithm_p = &a->base;
+    return TS_OK;
+fail:
+    ssgd_close(&a->base);
+    return status;
+}
+
+/* Comm takes gradients [at, at + n) once compute has made them, and leaves their mean in place. */
+static ts_status average(ssgd *a, ts_slice slice, int64_t detail)
+{
+    const ts_worker *w = &a->base.worker;
+    float *g = w->flat->gradients + slice.at;
+    TS_TRY(ts_stream_after(a->ready, w->compute, w->comm));
+    TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, detail));
+    TS_TRY(w->communicator->ops->all_reduce(
+        w->communicator, g, g, slice.n, w->weight ? TS_WEIGHTED_AVERAGE : TS_AVERAGE, w->weight));
+    return ts_trace_end(w->trace, w->comm, TS_SPAN_COMM);
+}
+
+static ts_status wait(ssgd *a)
+{
+    const ts_worker *w = &a->base.worker;
+    TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_WAIT, -1));
+    TS_TRY(ts_stream_after(a->averaged, w->comm, w->compute));
+    return ts_trace_end(w->trace, w->compute, TS_SPAN_WAIT);
+}
+
+static ts_status ssgd_bucket_ready(ts_algorithm *algorithm, int bucket)
+{
+    if (algorithm->worker.size == 1) return TS_OK;
+    return average((ssgd *)algorithm, algorithm->worker.flat->buckets[bucket], bucket);
+}
+
+static ts_status ssgd_before_update(ts_algorithm *algorithm, int64_t step)
+{
+    (void)step;
+    return algorithm->worker.size == 1 ? TS_OK : wait((ssgd *)algorithm);
+}
+
+static ts_status blocking_before_update(ts_algorithm *algorithm, int64_t step)
+{
+    (void)step;
+    if (algorithm->worker.size == 1) return TS_OK;
+    TS_TRY(average((ssgd *)algorithm, (ts_slice){0, algorithm->worker.flat->n}, -1));
+    return wait((ssgd *)algorithm);
+}
+
+#define SSGD_ABOUT                                                                                 \
+    .name = "ssgd", .title = "S-SGD", .paper = "arXiv:1604.00981",                                 \
+    .rule = "every step: x <- x - lr opt(mean over ranks of g)", .open = ssgd_open,                \
+    .close = ssgd_close
+
+const ts_algorithm_ops ts_algorithm_ssgd = {
+    SSGD_ABOUT,
+    .bucket_ready = ssgd_bucket_ready,
+    .before_update = ssgd_before_update,
+};
+
+static const ts_algorithm_ops blocking_ops = {
+    SSGD_ABOUT,
+    .before_update = blocking_before_update,
+};

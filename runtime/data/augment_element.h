@@ -1,0 +1,37 @@
+/* augment_element.h - which sample is where and how it is augmented: functions of (seed, epoch,
+ * sample) alone, the same on host and CUDA. */
+#ifndef TS_DATA_AUGMENT_ELEMENT_H
+#define TS_DATA_AUGMENT_ELEMENT_H
+
+#include "runtime/base/random.h"
+
+/* The sample at a rank's `position` of an epoch. All ranks share one order of the pool and take
+ * turns of `batch` samples in it, or (own: the rank has samples of its own) each has its own. */
+TS_HD int64_t ts_sample_at(uint64_t seed, int64_t epoch, int64_t position, int64_t pool, int rank,
+                           int size, int batch, int own, int shuffle)
+{
+    int64_t i =
+        own ? position : position / batch * batch * size + (int64_t)rank * batch + position % batch;
+    if (!shuffle) return i;
+    uint64_t stream = (uint64_t)epoch << 20 | (own ? (uint64_t)rank + 1 : 0);
+    return (int64_t)ts_random_permute(seed, stream, (uint64_t)pool, (uint64_t)i);
+}
+
+typedef struct ts_augmentation {
+    int flip, dx, dy; /* the source pixel of (x, y) is (x + dx, y + dy), mirrored first */
+} ts_augmentation;
+
+/* `crop`: zero padding on each side, of which a window of the picture's size is taken. */
+TS_HD ts_augmentation ts_augmentation_of(uint64_t seed, int64_t epoch, int64_t sample, int crop,
+                                         int flip)
+{
+    ts_random4 r = ts_random(seed ^ UINT64_C(0xA06E47A7104), (uint64_t)epoch, (uint64_t)sample);
+    uint32_t places = 2u * (uint32_t)crop + 1u;
+    ts_augmentation a;
+    a.flip = flip && (r.v[0] & 1u);
+    a.dx = (int)(((uint64_t)r.v[1] * places) >> 32) - crop;
+    a.dy = (int)(((uint64_t)r.v[2] * places) >> 32) - crop;
+    return a;
+}
+
+#endif
