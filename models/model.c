@@ -18,7 +18,15 @@ static bool is_pixels(ts_shape s)
     return s.h > 1 || s.w > 1;
 }
 
-/* Layouts and types of every node: one layout for all pictures inside the net. */
+static bool feeds_linear(const ts_builder *b, int node)
+{
+    for (int i = node + 1; i < b->n; i++)
+        if (b->nodes[i].from == node && b->nodes[i].desc.kind == TS_OP_LINEAR) return true;
+    return false;
+}
+
+/* Layouts and types of every node: one layout for all pictures inside the net; what a linear layer
+ * reads lies as the layer counts it. */
 static void set_layouts(ts_model *m)
 {
     ts_builder *b = &m->builder;
@@ -26,7 +34,8 @@ static void set_layouts(ts_model *m)
     for (int i = 0; i < b->n; i++) {
         ts_op_desc *d = &b->nodes[i].desc;
         d->type = d->out_type = m->options.type;
-        d->layout = i == 0 ? TS_NHWC : is_pixels(d->out) ? inner : TS_NCHW;
+        bool plain = !is_pixels(d->out) || feeds_linear(b, i);
+        d->layout = plain ? TS_NCHW : i == 0 ? TS_NHWC : inner;
         if (i == 0) continue;
         d->in_layout = b->nodes[b->nodes[i].from].desc.layout;
         d->needs_dx = b->nodes[i].from > 0;

@@ -38,6 +38,9 @@ struct ts_world_ops {
     ts_status (*probe)(ts_world *world, int wait_ms, bool *alive);
 };
 
+/* The version of the MPI library, as text; callable at any time. */
+void ts_comm_library_version(char *text, size_t bytes);
+
 /* "auto": mpi when an MPI launcher started us, else self. */
 ts_status ts_world_open(const char *name, ts_world **world_p);
 void ts_world_close(ts_world *world);

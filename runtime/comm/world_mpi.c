@@ -47,6 +47,15 @@ typedef struct mpi_world {
     post *posts[TAGS];         /* [size] pings are the prober's, pongs the watchdog's */
 } mpi_world;
 
+void ts_comm_library_version(char *text, size_t bytes)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(version, &length);
+    version[strcspn(version, ",\n")] = 0; /* the rest is its package's story */
+    snprintf(text, bytes, "%s", version);
+}
+
 static const char *const launcher_marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
 
 static bool launched(void)

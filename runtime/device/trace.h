@@ -34,6 +34,7 @@ typedef struct ts_trace ts_trace;
 
 /* `capacity`: stamps a stream may be ahead of the last drain; older ones are lost and counted. */
 ts_status ts_trace_open(ts_device *device, size_t capacity, ts_trace **trace_p);
+/* When no stamp is queued any more: sync the streams first, and launch no graph that holds one. */
 void ts_trace_close(ts_trace *trace);
 
 /* Spans of one stream nest. With a NULL trace both do nothing. */

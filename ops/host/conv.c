@@ -1,0 +1,430 @@
+/* conv.c - convolutions by oneDNN, activations in one layout from end to end.
+ *
+ * The flat buffers hold a weight in the order in which backward-weights writes its gradient, so a
+ * gradient needs no reorder; `refresh` packs the weight into what forward and backward-data want
+ * (other blocks, bf16). That order is asked for at a fixed batch, so that it does not depend on
+ * the batch of a workspace; packing to and from PyTorch's order is a reorder too. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ops/host/dnnl.h"
+
+enum { ORDER_BATCH = 16, PASSES = 3 };
+
+/* One pass's primitive with the memory objects whose handles change from run to run. */
+typedef struct pass {
+    dnnl_primitive_t primitive;
+    dnnl_memory_t src, weights, dst, scratch;
+    ts_md weights_md;
+    dnnl_primitive_t pack; /* order -> weights_md; NULL: the weight is used as it lies */
+    dnnl_memory_t pack_from, pack_to;
+    size_t packed_at, scratch_bytes;
+} pass;
+
+typedef struct conv {
+    ts_op base;
+    ts_md order, plain; /* fp32: of the flat buffers, of PyTorch */
+    pass passes[PASSES];
+    dnnl_primitive_t to_order, to_plain;
+    dnnl_stream_t stream;
+    /* backward-weights at this batch may want another order than the flat buffers' */
+    dnnl_primitive_t gradient_to_order;
+    dnnl_memory_t gradient_from, gradient_to;
+    size_t gradient_at; /* in scratch */
+} conv;
+
+static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
+                                         [TS_NHWC] = dnnl_nhwc,
+                                         [TS_NCHW8C] = dnnl_nChw8c,
+                                         [TS_NCHW16C] = dnnl_nChw16c};
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+static ts_status open_mds(const ts_op_desc *d, int batch, ts_md *src, ts_md *dst)
+{
+    const int64_t in[] = {batch, d->in.c, d->in.h, d->in.w};
+    const int64_t out[] = {batch, d->out.c, d->out.h, d->out.w};
+    TS_TRY(ts_md_open(src, 4, in, d->type, tags[d->in_layout]));
+    return ts_md_open(dst, 4, out, d->type, tags[d->layout]);
+}
+
+static ts_status weights_md(const ts_op_desc *d, ts_type type, dnnl_format_tag_t tag, ts_md *md)
+{
+    const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
+    return ts_md_open(md, 4, dims, type, tag);
+}
+
+/* The primitive descriptor of one pass, with the library's choice of weights or `fixed`. */
+static dnnl_status_t describe(const ts_op_desc *d, int batch, ts_conv_pass which,
+                              const ts_md *fixed, dnnl_primitive_desc_t *pd_p)
+{
+    ts_md src = {0}, dst = {0}, any = {0}, gradient = {0};
+    dnnl_primitive_desc_t hint = NULL;
+    dnnl_status_t status = dnnl_runtime_error;
+    if (open_mds(d, batch, &src, &dst) || weights_md(d, d->type, dnnl_format_tag_any, &any) ||
+        weights_md(d, TS_F32, dnnl_format_tag_any, &gradient))
+        goto out;
+    status = ts_dnnl_conv(TS_CONV_FORWARD, d->training, &src, &any, &dst, d->stride, d->padding,
+                          NULL, which == TS_CONV_FORWARD ? pd_p : &hint);
+    if (status || which == TS_CONV_FORWARD) goto out;
+    const ts_md *weights = which == TS_CONV_DATA ? &any : fixed ? fixed : &gradient;
+    status = ts_dnnl_conv(which, true, &src, weights, &dst, d->stride, d->padding, hint, pd_p);
+    dnnl_primitive_desc_destroy(hint);
+out:
+    ts_md_close(&gradient);
+    ts_md_close(&any);
+    ts_md_close(&dst);
+    ts_md_close(&src);
+    return status;
+}
+
+static bool onednn_serves(const ts_device *device, const ts_op_desc *d, const char **why_p)
+{
+    const char *why = NULL;
+    ts_op_desc training = *d;
+    training.training = true;
+    if (!strcmp(device->ops->name, "cuda"))
+        why = "it runs on the host only";
+    else if (d->kind != TS_OP_CONV)
+        why = NULL; /* not its business */
+    else {
+        for (int i = 0; i < PASSES && !why; i++) {
+            dnnl_primitive_desc_t pd = NULL;
+            if (i == TS_CONV_DATA && !d->needs_dx) continue;
+            if (describe(&training, ORDER_BATCH, (ts_conv_pass)i, NULL, &pd))
+                why = "the library has no implementation for this type, layout or processor";
+            else
+                dnnl_primitive_desc_destroy(pd);
+        }
+        if (!why) return true;
+    }
+    ts_trail_clear();
+    if (why_p) *why_p = why;
+    return false;
+}
+
+/* ---- planning ---- */
+
+static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
+{
+    const ts_op_desc *d = &c->base.desc;
+    pass *p = &c->passes[which];
+    ts_md src = {0}, dst = {0};
+    dnnl_primitive_desc_t pd = NULL;
+    TS_TRY(ts_dnnl_check(describe(d, d->in.n, which, fixed, &pd), "convolution"));
+    ts_status status = ts_dnnl_check(dnnl_primitive_create(&p->primitive, pd), "convolution");
+    if (!status)
+        status = ts_md_query(&p->weights_md, pd,
+                             which == TS_CONV_WEIGHTS ? dnnl_query_diff_weights_md
+                                                      : dnnl_query_weights_md);
+    p->scratch_bytes = aligned(ts_dnnl_scratch(pd));
+    dnnl_primitive_desc_destroy(pd);
+    TS_TRY(status);
+    status = open_mds(d, d->in.n, &src, &dst);
+    if (!status) status = ts_md_memory(&src, &p->src);
+    if (!status) status = ts_md_memory(&dst, &p->dst);
+    if (!status) status = ts_md_memory(&p->weights_md, &p->weights);
+    ts_md_close(&src);
+    ts_md_close(&dst);
+    TS_TRY(status);
+    ts_md scratch = {0};
+    const int64_t bytes[] = {(int64_t)p->scratch_bytes};
+    TS_TRY(ts_md_open(&scratch, 1, bytes, TS_U8, dnnl_x));
+    status = ts_md_memory(&scratch, &p->scratch);
+    ts_md_close(&scratch);
+    if (p->scratch_bytes > c->base.scratch_bytes) c->base.scratch_bytes = p->scratch_bytes;
+    return status;
+}
+
+static ts_status open_packing(conv *c, pass *p)
+{
+    if (ts_md_same(&p->weights_md, &c->order)) return TS_OK;
+    TS_TRY(ts_dnnl_reorder(&c->order, &p->weights_md, &p->pack));
+    TS_TRY(ts_md_memory(&c->order, &p->pack_from));
+    TS_TRY(ts_md_memory(&p->weights_md, &p->pack_to));
+    p->packed_at = c->base.packed_bytes;
+    c->base.packed_bytes += aligned(ts_md_bytes(&p->weights_md));
+    return TS_OK;
+}
+
+static ts_status run_reorder(dnnl_primitive_t primitive, dnnl_stream_t stream, dnnl_memory_t from,
+                             dnnl_memory_t to)
+{
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+    return ts_dnnl_check(dnnl_primitive_execute(primitive, stream, 2, args), "reorder");
+}
+
+static ts_status convert(const conv *c, dnnl_primitive_t primitive, const ts_md *from_md,
+                         const ts_md *to_md, const float *from, float *to)
+{
+    dnnl_memory_t source = NULL, target = NULL;
+    ts_status status = ts_md_memory(from_md, &source);
+    if (!status) status = ts_md_memory(to_md, &target);
+    if (!status) {
+        dnnl_memory_set_data_handle(source, (void *)(uintptr_t)from);
+        dnnl_memory_set_data_handle(target, to);
+        status = run_reorder(primitive, c->stream, source, target);
+    }
+    if (target) dnnl_memory_destroy(target);
+    if (source) dnnl_memory_destroy(source);
+    return status;
+}
+
+static void onednn_pack(const ts_op *op, float *to, const float *plain)
+{
+    const conv *c = (const conv *)op;
+    (void)convert(c, c->to_order, &c->plain, &c->order, plain, to);
+}
+
+static void onednn_unpack(const ts_op *op, float *plain, const float *from)
+{
+    const conv *c = (const conv *)op;
+    (void)convert(c, c->to_plain, &c->order, &c->plain, from, plain);
+}
+
+/* A name for an order, whatever the library calls it: where it puts each element. */
+static ts_status name_order(conv *c)
+{
+    size_t n = ts_op_plain_weight_count(&c->base.desc);
+    float *ramp = malloc(n * sizeof *ramp), *packed = calloc(c->base.weight_n, sizeof *packed);
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    if (!ramp || !packed) {
+        free(ramp);
+        free(packed);
+        return TS_ERROR(TS_ENOMEM, "no memory to name the order of a weight");
+    }
+    for (size_t i = 0; i < n; i++) ramp[i] = (float)(i + 1);
+    onednn_pack(&c->base, packed, ramp);
+    for (size_t i = 0; i < c->base.weight_n; i++)
+        hash = (hash ^ (uint64_t)packed[i]) * UINT64_C(0x100000001b3);
+    snprintf(c->base.weight_order, sizeof c->base.weight_order, "onednn-%016llx",
+             (unsigned long long)hash);
+    free(packed);
+    free(ramp);
+    return TS_OK;
+}
+
+static ts_status find_order(conv *c)
+{
+    ts_op_desc nominal = c->base.desc;
+    dnnl_primitive_desc_t pd;
+    dnnl_engine_t engine = NULL;
+    nominal.training = true;
+    TS_TRY(
+        ts_dnnl_check(describe(&nominal, ORDER_BATCH, TS_CONV_WEIGHTS, NULL, &pd), "convolution"));
+    ts_status status = ts_md_query(&c->order, pd, dnnl_query_diff_weights_md);
+    dnnl_primitive_desc_destroy(pd);
+    TS_TRY(status);
+    TS_TRY(weights_md(&c->base.desc, TS_F32, dnnl_oihw, &c->plain));
+    TS_TRY(ts_dnnl_reorder(&c->plain, &c->order, &c->to_order));
+    TS_TRY(ts_dnnl_reorder(&c->order, &c->plain, &c->to_plain));
+    TS_TRY(ts_dnnl_engine(&engine));
+    TS_TRY(
+        ts_dnnl_check(dnnl_stream_create(&c->stream, engine, dnnl_stream_default_flags), "stream"));
+    c->base.weight_n = ts_md_bytes(&c->order) / sizeof(float);
+    return name_order(c);
+}
+
+static ts_status open_gradient(conv *c)
+{
+    pass *p = &c->passes[TS_CONV_WEIGHTS];
+    ts_status status = open_pass(c, TS_CONV_WEIGHTS, &c->order);
+    if (!status) return TS_OK;
+    ts_trail_clear();
+    TS_TRY(open_pass(c, TS_CONV_WEIGHTS, NULL));
+    TS_TRY(ts_dnnl_reorder(&p->weights_md, &c->order, &c->gradient_to_order));
+    TS_TRY(ts_md_memory(&p->weights_md, &c->gradient_from));
+    TS_TRY(ts_md_memory(&c->order, &c->gradient_to));
+    c->gradient_at = p->scratch_bytes;
+    size_t bytes = p->scratch_bytes + aligned(ts_md_bytes(&p->weights_md));
+    if (bytes > c->base.scratch_bytes) c->base.scratch_bytes = bytes;
+    return TS_OK;
+}
+
+static void onednn_release(ts_op *op)
+{
+    conv *c = (conv *)op;
+    dnnl_primitive_t primitives[] = {c->to_order, c->to_plain, c->gradient_to_order};
+    for (size_t i = 0; i < sizeof primitives / sizeof *primitives; i++)
+        if (primitives[i]) dnnl_primitive_destroy(primitives[i]);
+    if (c->gradient_from) dnnl_memory_destroy(c->gradient_from);
+    if (c->gradient_to) dnnl_memory_destroy(c->gradient_to);
+    for (int i = 0; i < PASSES; i++) {
+        pass *p = &c->passes[i];
+        dnnl_memory_t memories[] = {p->src,     p->weights,   p->dst,
+                                    p->scratch, p->pack_from, p->pack_to};
+        for (size_t j = 0; j < sizeof memories / sizeof *memories; j++)
+            if (memories[j]) dnnl_memory_destroy(memories[j]);
+        if (p->pack) dnnl_primitive_destroy(p->pack);
+        if (p->primitive) dnnl_primitive_destroy(p->primitive);
+        ts_md_close(&p->weights_md);
+    }
+    if (c->stream) dnnl_stream_destroy(c->stream);
+    ts_md_close(&c->plain);
+    ts_md_close(&c->order);
+    free(c);
+}
+
+static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_p)
+{
+    (void)device;
+    ts_status status;
+    conv *c = calloc(1, sizeof *c);
+    TS_NEED(c, TS_ENOMEM, "no memory for a convolution");
+    c->base.ops = &ts_op_onednn;
+    c->base.desc = *d;
+    TS_TRY_TO(status, fail, find_order(c));
+    TS_TRY_TO(status, fail, open_pass(c, TS_CONV_FORWARD, NULL));
+    TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_FORWARD]));
+    if (d->training && d->needs_dx) {
+        TS_TRY_TO(status, fail, open_pass(c, TS_CONV_DATA, NULL));
+        TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_DATA]));
+    }
+    if (d->training) TS_TRY_TO(status, fail, open_gradient(c));
+    *op_p = &c->base;
+    return TS_OK;
+fail:
+    onednn_release(&c->base);
+    return status;
+}
+
+/* ---- running ---- */
+
+static void *weights_of(const pass *p, const ts_op_args *a)
+{
+    return p->pack ? (char *)a->packed + p->packed_at : (void *)(uintptr_t)a->weight;
+}
+
+static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void *src,
+                         void *weights, void *dst, const int arg_of[3])
+{
+    dnnl_memory_set_data_handle(p->src, src);
+    dnnl_memory_set_data_handle(p->weights, weights);
+    dnnl_memory_set_data_handle(p->dst, dst);
+    dnnl_memory_set_data_handle(p->scratch, a->scratch);
+    dnnl_exec_arg_t args[] = {{arg_of[0], p->src},
+                              {arg_of[1], p->weights},
+                              {arg_of[2], p->dst},
+                              {DNNL_ARG_SCRATCHPAD, p->scratch}};
+    return ts_dnnl_check(dnnl_primitive_execute(p->primitive, c->stream, 4, args), "convolution");
+}
+
+static ts_status run_forward(const void *args)
+{
+    static const int names[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
+    const ts_op_run *r = args;
+    const conv *c = (const conv *)r->op;
+    const pass *p = &c->passes[TS_CONV_FORWARD];
+    return execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, weights_of(p, &r->args), r->args.y,
+                   names);
+}
+
+static ts_status run_backward_data(const void *args)
+{
+    static const int names[] = {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST};
+    const ts_op_run *r = args;
+    const conv *c = (const conv *)r->op;
+    const pass *p = &c->passes[TS_CONV_DATA];
+    return execute(c, p, &r->args, r->args.dx, weights_of(p, &r->args),
+                   (void *)(uintptr_t)r->args.dy, names);
+}
+
+static ts_status run_backward_weights(const void *args)
+{
+    static const int names[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST};
+    const ts_op_run *r = args;
+    const conv *c = (const conv *)r->op;
+    const pass *p = &c->passes[TS_CONV_WEIGHTS];
+    void *to =
+        c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
+    TS_TRY(execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, to, (void *)(uintptr_t)r->args.dy,
+                   names));
+    if (!c->gradient_to_order) return TS_OK;
+    dnnl_memory_set_data_handle(c->gradient_from, to);
+    dnnl_memory_set_data_handle(c->gradient_to, r->args.dweight);
+    return run_reorder(c->gradient_to_order, c->stream, c->gradient_from, c->gradient_to);
+}
+
+static ts_status run_refresh(const void *args)
+{
+    const ts_op_run *r = args;
+    const conv *c = (const conv *)r->op;
+    for (int i = 0; i < PASSES; i++) {
+        const pass *p = &c->passes[i];
+        if (!p->pack) continue;
+        dnnl_memory_set_data_handle(p->pack_from, (void *)(uintptr_t)r->args.weight);
+        dnnl_memory_set_data_handle(p->pack_to, (char *)r->args.packed + p->packed_at);
+        TS_TRY(run_reorder(p->pack, c->stream, p->pack_from, p->pack_to));
+    }
+    return TS_OK;
+}
+
+static int forward_accesses(const void *args, ts_access *list)
+{
+    return ts_op_accesses(args, TS_FORWARD, list);
+}
+
+static int backward_data_accesses(const void *args, ts_access *list)
+{
+    return ts_op_accesses(args, TS_BACKWARD_DATA, list);
+}
+
+static int backward_weights_accesses(const void *args, ts_access *list)
+{
+    return ts_op_accesses(args, TS_BACKWARD_WEIGHTS, list);
+}
+
+static int refresh_accesses(const void *args, ts_access *list)
+{
+    return ts_op_accesses(args, TS_REFRESH, list);
+}
+
+static const ts_kernel kernels[] = {
+    [TS_FORWARD] = {"onednn forward", run_forward, forward_accesses},
+    [TS_BACKWARD_DATA] = {"onednn backward data", run_backward_data, backward_data_accesses},
+    [TS_BACKWARD_WEIGHTS] = {"onednn backward weights", run_backward_weights,
+                             backward_weights_accesses},
+    [TS_REFRESH] = {"onednn refresh", run_refresh, refresh_accesses},
+};
+
+static ts_status launch(ts_op *op, const ts_op_args *args, ts_op_pass which, ts_stream *stream)
+{
+    ts_op_run run = {op, *args};
+    return ts_stream_launch(stream, &kernels[which], &run, sizeof run);
+}
+
+static ts_status onednn_forward(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return launch(op, args, TS_FORWARD, stream);
+}
+
+static ts_status onednn_backward_data(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return launch(op, args, TS_BACKWARD_DATA, stream);
+}
+
+static ts_status onednn_backward_weights(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return launch(op, args, TS_BACKWARD_WEIGHTS, stream);
+}
+
+static ts_status onednn_refresh(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return launch(op, args, TS_REFRESH, stream);
+}
+
+const ts_op_ops ts_op_onednn = {
+    .name = "onednn",
+    .serves = onednn_serves,
+    .plan = onednn_plan,
+    .release = onednn_release,
+    .forward = onednn_forward,
+    .backward_data = onednn_backward_data,
+    .backward_weights = onednn_backward_weights,
+    .refresh = onednn_refresh,
+    .pack = onednn_pack,
+    .unpack = onednn_unpack,
+};

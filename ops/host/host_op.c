@@ -1,0 +1,128 @@
+/* host_op.c - own ops of the host device: what oneDNN lacks (batch norm with a residual and two
+ * gradients in one pass) and what is too small to plan (pooling, linear, loss, dropout). */
+#include "ops/host/host_op.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const ts_host_kind *kind_of(const ts_op_desc *desc)
+{
+    switch (desc->kind) {
+    case TS_OP_BATCH_NORM:
+        return &ts_host_batch_norm;
+    case TS_OP_MAX_POOL:
+    case TS_OP_AVERAGE_POOL:
+        return &ts_host_pool;
+    case TS_OP_LINEAR:
+        return &ts_host_linear;
+    case TS_OP_DROPOUT:
+        return &ts_host_dropout;
+    case TS_OP_CROSS_ENTROPY:
+        return &ts_host_cross_entropy;
+    case TS_OP_CONV:
+        break;
+    }
+    return NULL;
+}
+
+static ts_status run_forward(const void *args)
+{
+    return kind_of(&((const ts_op_run *)args)->op->desc)->forward(args);
+}
+
+static ts_status run_backward_data(const void *args)
+{
+    return kind_of(&((const ts_op_run *)args)->op->desc)->backward_data(args);
+}
+
+static ts_status run_backward_weights(const void *args)
+{
+    return kind_of(&((const ts_op_run *)args)->op->desc)->backward_weights(args);
+}
+
+static int forward_accesses(const void *args, ts_access *list)
+{
+    return ts_op_accesses(args, TS_FORWARD, list);
+}
+
+static int backward_data_accesses(const void *args, ts_access *list)
+{
+    return ts_op_accesses(args, TS_BACKWARD_DATA, list);
+}
+
+static int backward_weights_accesses(const void *args, ts_access *list)
+{
+    return ts_op_accesses(args, TS_BACKWARD_WEIGHTS, list);
+}
+
+static const ts_kernel kernels[] = {
+    [TS_FORWARD] = {"host forward", run_forward, forward_accesses},
+    [TS_BACKWARD_DATA] = {"host backward data", run_backward_data, backward_data_accesses},
+    [TS_BACKWARD_WEIGHTS] = {"host backward weights", run_backward_weights,
+                             backward_weights_accesses},
+};
+
+static ts_status launch(ts_op *op, const ts_op_args *args, ts_op_pass pass, ts_stream *stream)
+{
+    ts_op_run run = {op, *args};
+    return ts_stream_launch(stream, &kernels[pass], &run, sizeof run);
+}
+
+static ts_status host_forward(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return launch(op, args, TS_FORWARD, stream);
+}
+
+static ts_status host_backward_data(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return launch(op, args, TS_BACKWARD_DATA, stream);
+}
+
+static ts_status host_backward_weights(ts_op *op, const ts_op_args *args, ts_stream *stream)
+{
+    return launch(op, args, TS_BACKWARD_WEIGHTS, stream);
+}
+
+static bool host_serves(const ts_device *device, const ts_op_desc *desc, const char **why_p)
+{
+    const ts_host_kind *kind = kind_of(desc);
+    const char *why = NULL;
+    if (!strcmp(device->ops->name, "cuda"))
+        why = "it runs on the host only";
+    else if (kind && !kind->serves(desc))
+        why = "not in these layouts or types";
+    else if (kind)
+        return true;
+    if (why_p) *why_p = why;
+    return false;
+}
+
+static ts_status host_plan(ts_device *device, const ts_op_desc *desc, ts_op **op_p)
+{
+    (void)device;
+    ts_op *op = calloc(1, sizeof *op);
+    TS_NEED(op, TS_ENOMEM, "no memory for an op");
+    op->ops = &ts_op_host;
+    op->desc = *desc;
+    op->weight_n = ts_op_plain_weight_count(desc);
+    op->bias_n = ts_op_plain_bias_count(desc);
+    snprintf(op->weight_order, sizeof op->weight_order, "plain");
+    kind_of(desc)->size(op);
+    *op_p = op;
+    return TS_OK;
+}
+
+static void host_release(ts_op *op)
+{
+    free(op);
+}
+
+const ts_op_ops ts_op_host = {
+    .name = "host",
+    .serves = host_serves,
+    .plan = host_plan,
+    .release = host_release,
+    .forward = host_forward,
+    .backward_data = host_backward_data,
+    .backward_weights = host_backward_weights,
+};
