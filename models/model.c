@@ -35,7 +35,7 @@ static void set_layouts(ts_model *m)
         ts_op_desc *d = &b->nodes[i].desc;
         d->type = d->out_type = m->options.type;
         bool plain = !is_pixels(d->out) || feeds_linear(b, i);
-        d->layout = plain ? TS_NCHW : i == 0 ? TS_NHWC : inner;
+        d->layout = plain || i == 0 ? TS_NCHW : inner;
         if (i == 0) continue;
         d->in_layout = b->nodes[b->nodes[i].from].desc.layout;
         d->needs_dx = b->nodes[i].from > 0;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "ops/host/dnnl.h"
+#include "ops/host/pack.h"
 
 enum { ORDER_BATCH = 16, PASSES = 3 };
 
@@ -16,7 +17,9 @@ typedef struct pass {
     dnnl_primitive_t primitive;
     dnnl_memory_t src, weights, dst, scratch;
     ts_md weights_md;
-    dnnl_primitive_t pack; /* order -> weights_md; NULL: the weight is used as it lies */
+    bool packs; /* else the weight is used as it lies */
+    ts_packing packing;
+    dnnl_primitive_t pack; /* order -> weights_md, where `packing` is none */
     dnnl_memory_t pack_from, pack_to;
     size_t packed_at, scratch_bytes;
 } pass;
@@ -57,9 +60,8 @@ static ts_status weights_md(const ts_op_desc *d, ts_type type, dnnl_format_tag_t
     return ts_md_open(md, 4, dims, type, tag);
 }
 
-/* The primitive descriptor of one pass, with the library's choice of weights or `fixed`. */
-static dnnl_status_t describe(const ts_op_desc *d, int batch, ts_conv_pass which,
-                              const ts_md *fixed, dnnl_primitive_desc_t *pd_p)
+static dnnl_status_t describe_by(bool winograd, const ts_op_desc *d, int batch, ts_conv_pass which,
+                                 const ts_md *fixed, dnnl_primitive_desc_t *pd_p)
 {
     ts_md src = {0}, dst = {0}, any = {0}, gradient = {0};
     dnnl_primitive_desc_t hint = NULL;
@@ -67,11 +69,12 @@ static dnnl_status_t describe(const ts_op_desc *d, int batch, ts_conv_pass which
     if (open_mds(d, batch, &src, &dst) || weights_md(d, d->type, dnnl_format_tag_any, &any) ||
         weights_md(d, TS_F32, dnnl_format_tag_any, &gradient))
         goto out;
-    status = ts_dnnl_conv(TS_CONV_FORWARD, d->training, &src, &any, &dst, d->stride, d->padding,
-                          NULL, which == TS_CONV_FORWARD ? pd_p : &hint);
+    status = ts_dnnl_conv(TS_CONV_FORWARD, winograd, winograd || d->training, &src, &any, &dst,
+                          d->stride, d->padding, NULL, which == TS_CONV_FORWARD ? pd_p : &hint);
     if (status || which == TS_CONV_FORWARD) goto out;
     const ts_md *weights = which == TS_CONV_DATA ? &any : fixed ? fixed : &gradient;
-    status = ts_dnnl_conv(which, true, &src, weights, &dst, d->stride, d->padding, hint, pd_p);
+    status =
+        ts_dnnl_conv(which, winograd, true, &src, weights, &dst, d->stride, d->padding, hint, pd_p);
     dnnl_primitive_desc_destroy(hint);
 out:
     ts_md_close(&gradient);
@@ -79,6 +82,19 @@ out:
     ts_md_close(&dst);
     ts_md_close(&src);
     return status;
+}
+
+/* The primitive descriptor of one pass, with the library's choice of weights or `fixed`. Winograd's
+ * F(4x4, 3x3) where the library has it (fp32 with AVX-512 in oneDNN 2.x): 1.3 to 2.8 times as fast
+ * as direct on ResNet18's layers, with errors of 1e-6 of the result's norm. Evaluation uses its
+ * training forward too: the inference one wants weights in an order that nothing else makes. */
+static dnnl_status_t describe(const ts_op_desc *d, int batch, ts_conv_pass which,
+                              const ts_md *fixed, dnnl_primitive_desc_t *pd_p)
+{
+    if (d->type == TS_F32 && d->kernel == 3 && d->stride == 1 &&
+        describe_by(true, d, batch, which, fixed, pd_p) == dnnl_success)
+        return dnnl_success;
+    return describe_by(false, d, batch, which, fixed, pd_p);
 }
 
 static bool onednn_serves(const ts_device *device, const ts_op_desc *d, const char **why_p)
@@ -142,9 +158,13 @@ static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
 static ts_status open_packing(conv *c, pass *p)
 {
     if (ts_md_same(&p->weights_md, &c->order)) return TS_OK;
-    TS_TRY(ts_dnnl_reorder(&c->order, &p->weights_md, &p->pack));
-    TS_TRY(ts_md_memory(&c->order, &p->pack_from));
-    TS_TRY(ts_md_memory(&p->weights_md, &p->pack_to));
+    p->packs = true;
+    p->packing = ts_packing_find(&c->base.desc, &c->order, &p->weights_md);
+    if (!p->packing) {
+        TS_TRY(ts_dnnl_reorder(&c->order, &p->weights_md, &p->pack));
+        TS_TRY(ts_md_memory(&c->order, &p->pack_from));
+        TS_TRY(ts_md_memory(&p->weights_md, &p->pack_to));
+    }
     p->packed_at = c->base.packed_bytes;
     c->base.packed_bytes += aligned(ts_md_bytes(&p->weights_md));
     return TS_OK;
@@ -295,7 +315,7 @@ fail:
 
 static void *weights_of(const pass *p, const ts_op_args *a)
 {
-    return p->pack ? (char *)a->packed + p->packed_at : (void *)(uintptr_t)a->weight;
+    return p->packs ? (char *)a->packed + p->packed_at : (void *)(uintptr_t)a->weight;
 }
 
 static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void *src,
@@ -354,9 +374,14 @@ static ts_status run_refresh(const void *args)
     const conv *c = (const conv *)r->op;
     for (int i = 0; i < PASSES; i++) {
         const pass *p = &c->passes[i];
-        if (!p->pack) continue;
+        char *to = (char *)r->args.packed + p->packed_at;
+        if (!p->packs) continue;
+        if (p->packing) {
+            ts_packing_run(p->packing, &r->op->desc, r->args.weight, (uint16_t *)(void *)to);
+            continue;
+        }
         dnnl_memory_set_data_handle(p->pack_from, (void *)(uintptr_t)r->args.weight);
-        dnnl_memory_set_data_handle(p->pack_to, (char *)r->args.packed + p->packed_at);
+        dnnl_memory_set_data_handle(p->pack_to, to);
         TS_TRY(run_reorder(p->pack, c->stream, p->pack_from, p->pack_to));
     }
     return TS_OK;

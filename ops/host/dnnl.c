@@ -83,12 +83,13 @@ bool ts_md_same(const ts_md *a, const ts_md *b)
     return dnnl_memory_desc_equal(a->md, b->md) != 0;
 }
 
-dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool training, const ts_md *src, const ts_md *weights,
-                           const ts_md *dst, int stride, int padding,
+dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool winograd, bool training, const ts_md *src,
+                           const ts_md *weights, const ts_md *dst, int stride, int padding,
                            const_dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *pd_p)
 {
     dnnl_engine_t engine = NULL;
     dnnl_primitive_attr_t attr = NULL;
+    const dnnl_alg_kind_t method = winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
     const dnnl_dims_t strides = {stride, stride}, pads = {padding, padding}, dilates = {0, 0};
     if (ts_dnnl_engine(&engine)) return dnnl_runtime_error;
     dnnl_status_t status = scratch_by_caller(&attr);
@@ -96,19 +97,18 @@ dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool training, const ts_md *src, c
     switch (pass) {
     case TS_CONV_FORWARD:
         status = dnnl_convolution_forward_primitive_desc_create(
-            pd_p, engine, training ? dnnl_forward_training : dnnl_forward_inference,
-            dnnl_convolution_direct, src->md, weights->md, NULL, dst->md, strides, dilates, pads,
-            pads, attr);
+            pd_p, engine, training ? dnnl_forward_training : dnnl_forward_inference, method,
+            src->md, weights->md, NULL, dst->md, strides, dilates, pads, pads, attr);
         break;
     case TS_CONV_DATA:
         status = dnnl_convolution_backward_data_primitive_desc_create(
-            pd_p, engine, dnnl_convolution_direct, src->md, weights->md, dst->md, strides, dilates,
-            pads, pads, hint, attr);
+            pd_p, engine, method, src->md, weights->md, dst->md, strides, dilates, pads, pads, hint,
+            attr);
         break;
     case TS_CONV_WEIGHTS:
         status = dnnl_convolution_backward_weights_primitive_desc_create(
-            pd_p, engine, dnnl_convolution_direct, src->md, weights->md, NULL, dst->md, strides,
-            dilates, pads, pads, hint, attr);
+            pd_p, engine, method, src->md, weights->md, NULL, dst->md, strides, dilates, pads, pads,
+            hint, attr);
         break;
     }
     dnnl_primitive_attr_destroy(attr);
@@ -162,30 +162,30 @@ bool ts_md_same(const ts_md *a, const ts_md *b)
     return dnnl_memory_desc_equal(&a->md, &b->md) != 0;
 }
 
-dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool training, const ts_md *src, const ts_md *weights,
-                           const ts_md *dst, int stride, int padding,
+dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool winograd, bool training, const ts_md *src,
+                           const ts_md *weights, const ts_md *dst, int stride, int padding,
                            const_dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *pd_p)
 {
     dnnl_engine_t engine = NULL;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_convolution_desc_t desc;
+    const dnnl_alg_kind_t method = winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
     const dnnl_dims_t strides = {stride, stride}, pads = {padding, padding};
     if (ts_dnnl_engine(&engine)) return dnnl_runtime_error;
     dnnl_status_t status = dnnl_invalid_arguments;
     switch (pass) {
     case TS_CONV_FORWARD:
         status = dnnl_convolution_forward_desc_init(
-            &desc, training ? dnnl_forward_training : dnnl_forward_inference,
-            dnnl_convolution_direct, &src->md, &weights->md, NULL, &dst->md, strides, pads, pads);
+            &desc, training ? dnnl_forward_training : dnnl_forward_inference, method, &src->md,
+            &weights->md, NULL, &dst->md, strides, pads, pads);
         break;
     case TS_CONV_DATA:
-        status = dnnl_convolution_backward_data_desc_init(
-            &desc, dnnl_convolution_direct, &src->md, &weights->md, &dst->md, strides, pads, pads);
+        status = dnnl_convolution_backward_data_desc_init(&desc, method, &src->md, &weights->md,
+                                                          &dst->md, strides, pads, pads);
         break;
     case TS_CONV_WEIGHTS:
-        status = dnnl_convolution_backward_weights_desc_init(&desc, dnnl_convolution_direct,
-                                                             &src->md, &weights->md, NULL, &dst->md,
-                                                             strides, pads, pads);
+        status = dnnl_convolution_backward_weights_desc_init(&desc, method, &src->md, &weights->md,
+                                                             NULL, &dst->md, strides, pads, pads);
         break;
     }
     if (!status) status = scratch_by_caller(&attr);

@@ -31,10 +31,11 @@ size_t ts_md_bytes(const ts_md *md);
 bool ts_md_same(const ts_md *a, const ts_md *b);
 ts_status ts_md_memory(const ts_md *md, dnnl_memory_t *memory_p);
 
-/* The direct convolution of one pass; `hint` is the forward's for the backward passes. Scratch
- * memory is the caller's. A status that is not dnnl_success: not served. */
-dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool training, const ts_md *src, const ts_md *weights,
-                           const ts_md *dst, int stride, int padding,
+/* A convolution of one pass, direct or by Winograd's method; `hint` is the forward's for the
+ * backward passes. Scratch memory is the caller's. A status that is not dnnl_success: not served.
+ */
+dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool winograd, bool training, const ts_md *src,
+                           const ts_md *weights, const ts_md *dst, int stride, int padding,
                            const_dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *pd_p);
 ts_status ts_dnnl_reorder(const ts_md *from, const ts_md *to, dnnl_primitive_t *primitive_p);
 /* The last bytes a primitive needs as scratch. */

@@ -11,7 +11,7 @@ static bool prefers(ts_type type, dnnl_format_tag_t tag)
     if (!ts_md_open(&any, 4, dims, type, dnnl_format_tag_any) &&
         !ts_md_open(&weights, 4, kernel, type, dnnl_format_tag_any) &&
         !ts_md_open(&blocked, 4, dims, type, tag) &&
-        !ts_dnnl_conv(TS_CONV_FORWARD, true, &any, &weights, &any, 1, 1, NULL, &pd)) {
+        !ts_dnnl_conv(TS_CONV_FORWARD, false, true, &any, &weights, &any, 1, 1, NULL, &pd)) {
         same = !ts_md_query(&chosen, pd, dnnl_query_src_md) && ts_md_same(&chosen, &blocked);
         dnnl_primitive_desc_destroy(pd);
     }

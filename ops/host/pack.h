@@ -1,0 +1,19 @@
+/* pack.h - weights from the flat buffers' order to what bf16 convolutions want. */
+#ifndef TS_OPS_HOST_PACK_H
+#define TS_OPS_HOST_PACK_H
+
+#include "ops/host/dnnl.h"
+
+/* How to_bf16 packs; NONE: the library's reorder must do it. */
+typedef enum ts_packing {
+    TS_PACK_NONE,
+    TS_PACK_FORWARD, /* OIhw16i16o fp32 -> OIhw8i16o2i bf16 */
+    TS_PACK_DATA,    /* OIhw16i16o fp32 -> OIhw8o16i2o bf16 */
+    TS_PACK_DATA_IO  /* OIhw16i16o fp32 -> IOhw8o16i2o bf16 */
+} ts_packing;
+
+/* The packing from `order` to `wanted`, for a weight of these dimensions. */
+ts_packing ts_packing_find(const ts_op_desc *desc, const ts_md *order, const ts_md *wanted);
+void ts_packing_run(ts_packing packing, const ts_op_desc *desc, const float *from, uint16_t *to);
+
+#endif
