@@ -50,7 +50,8 @@ typedef struct ts_device_ops {
     const char *name; /* "host", "cuda" */
 
     /* Required. */
-    /* `ordinal`: which one of its kind, 0 for the host. */
+    /* `ordinal`: which one of its kind, the rank's number on its machine; the host device is one,
+     * and all ranks of a machine share it. */
     ts_status (*open)(int ordinal, ts_device **device_p);
     void (*close)(ts_device *device);
     /* One line for people: model, cores, memory. */
