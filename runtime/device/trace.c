@@ -194,7 +194,7 @@ void ts_trace_drain(ts_trace *trace, void (*each)(void *context, const ts_span *
                     void *context)
 {
     if (!trace) return;
-    for (int i = 0; i < trace->n_rows; i++) {
+    for (int i = trace->n_rows - 1; i >= 0; i--) {
         row *w = &trace->rows[i];
         uint64_t written = atomic_load_explicit(&w->ring->written, memory_order_acquire);
         uint64_t behind = written - w->read;

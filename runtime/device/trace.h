@@ -42,7 +42,8 @@ ts_status ts_trace_begin(ts_trace *trace, ts_stream *stream, ts_span_kind kind, 
 ts_status ts_trace_end(ts_trace *trace, ts_stream *stream, ts_span_kind kind);
 
 /* Calls `each` for every span that has ended since the last drain, in the order of their ends
- * for each stream. Never blocks on the device. */
+ * for each stream; the stream used first comes last, so that a reader of compute's spans knows
+ * what comm did beside them. Never blocks on the device. */
 void ts_trace_drain(ts_trace *trace, void (*each)(void *context, const ts_span *span),
                     void *context);
 int64_t ts_trace_lost(const ts_trace *trace);
