@@ -1,11 +1,11 @@
 /* main.c - the `twinstream` program: finds the sub-command, reads the options, opens the world,
  * and turns a status into one error message and an exit code. */
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "launch/info.h"
+#include "launch/stop.h"
 #include "runtime/base/log.h"
 #include "runtime/train/train.h"
 #include "runtime/train/version.h"
@@ -15,26 +15,10 @@ typedef struct command {
     ts_status (*run)(ts_session *session);
 } command;
 
-static void on_stop(int signal_number)
-{
-    (void)signal_number;
-    ts_train_stop();
-}
-
-static void handle_signals(void)
-{
-    /* the second interrupt of an impatient user ends the program as usual */
-    struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
-    action.sa_flags |= (int)SA_RESETHAND;
-    sigaction(SIGINT, &action, NULL);
-}
-
 static ts_status run_train(ts_session *session)
 {
     ts_result r;
-    handle_signals();
+    TS_TRY(ts_stop_watch(ts_session_world(session)));
     TS_TRY(ts_session_train(session, &r));
     char hidden[64] = "nothing was communicated", contention[64] = "";
     if (isfinite(r.hidden))
@@ -135,6 +119,7 @@ int main(int argc, char **argv)
     const command *chosen = find_command(argv[1]);
     if (!chosen) return ts_session_close(NULL, unknown(argv[1]));
     if (asks(argc - 1, argv + 1, "--help", "-h")) return ts_session_close(NULL, help(chosen));
+    if (chosen->run == run_train) ts_stop_block_signals();
     ts_status status = ts_session_open(&session);
     if (!status) status = ts_session_parse(session, argc - 1, argv + 1);
     if (!status) status = chosen->run(session);

@@ -57,21 +57,20 @@ static void test_agree_all_well(void **state)
     assert_int_equal(ts_world_agree(world, TS_OK), TS_OK);
 }
 
-/* The last rank fails: it keeps its own words, the others get them. */
+/* The last rank fails: all get its status, it alone keeps its words. */
 static void test_agree_one_fails(void **state)
 {
     (void)state;
     int last = world->size - 1;
     ts_status mine = TS_OK;
+    ts_trail_clear();
     if (world->rank == last) mine = TS_ERROR(TS_EDATA, "picture %d is torn", 41 + 1);
-    ts_status all = ts_world_agree(world, mine);
-    assert_int_equal(all, world->rank == last ? TS_EDATA : TS_EPEER);
-    assert_non_null(strstr(ts_trail_message(), "picture 42 is torn"));
-    if (world->rank != last) {
-        char name[32];
-        snprintf(name, sizeof name, "rank %d", last);
-        assert_non_null(strstr(ts_trail_message(), name));
-    }
+    assert_int_equal(ts_world_agree(world, mine), TS_EDATA);
+    assert_string_equal(ts_trail_message(), world->rank == last ? "picture 42 is torn" : "");
+    /* all fail alike: the first tells */
+    mine = TS_ERROR(TS_EIO, "no folder");
+    assert_int_equal(ts_world_agree(world, mine), TS_EIO);
+    assert_string_equal(ts_trail_message(), world->rank == 0 ? "no folder" : "");
 }
 
 /* One is asked to stop: all stop. A failure elsewhere is worse. */
@@ -83,8 +82,8 @@ static void test_agree_stop(void **state)
     assert_int_equal(ts_world_agree(world, mine), TS_ESTOPPED);
     if (world->size == 1) return;
     if (world->rank == 1) mine = TS_ERROR(TS_EIO, "the disk is gone");
-    assert_int_equal(ts_world_agree(world, mine), world->rank == 1 ? TS_EIO : TS_EPEER);
-    assert_non_null(strstr(ts_trail_message(), "the disk is gone"));
+    assert_int_equal(ts_world_agree(world, mine), TS_EIO);
+    assert_string_equal(ts_trail_message(), world->rank == 1 ? "the disk is gone" : "");
 }
 
 static void test_same(void **state)
@@ -95,8 +94,12 @@ static void test_same(void **state)
     if (world->size == 1) return;
     if (world->rank > 0) config[9] = '9';
     assert_int_equal(ts_world_same(world, "config", config, sizeof config), TS_EUSAGE);
-    assert_non_null(strstr(ts_trail_message(), "config of rank 1"));
-    assert_non_null(strstr(ts_trail_message(), "byte 9"));
+    if (world->rank == 0) {
+        assert_non_null(strstr(ts_trail_message(), "config of rank 1"));
+        assert_non_null(strstr(ts_trail_message(), "byte 9"));
+    } else {
+        assert_string_equal(ts_trail_message(), ""); /* rank 0 tells it */
+    }
     /* Same beginning, another length. */
     size_t bytes = world->rank == world->size - 1 ? 4 : 5;
     assert_int_equal(ts_world_same(world, "prefix", "abcdef", bytes), TS_EUSAGE);

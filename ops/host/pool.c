@@ -93,7 +93,7 @@ TS_INLINE void forward_channels(const ts_op_run *r, const map *x, const map *y, 
             }
         size_t to = channel_at(y, n, c) + (size_t)h * y->row + (size_t)w * y->column;
         ts_host_store(r->args.y, to, max ? most : sum * share, bf16);
-        if (max && place) place[place_at(d, n, c, h, w)] = best;
+        if (max && d->training) place[place_at(d, n, c, h, w)] = best;
     }
 }
 

@@ -114,7 +114,7 @@ void ts_log_progress(const char *format, ...)
 void ts_log_failure(ts_status status)
 {
     char line[6000], where[160] = "", phase[160] = "";
-    if (status == TS_OK || !*ts_trail()) return;
+    if (status == TS_OK || !*ts_trail_message()) return; /* another rank tells it */
     pthread_mutex_lock(&logger.lock);
     if (logger.size > 1) snprintf(where, sizeof where, " on rank %d %s", logger.rank, logger.host);
     if (*logger.phase) snprintf(phase, sizeof phase, " during %s", logger.phase);

@@ -16,6 +16,7 @@ typedef struct ts_world {
     const ts_world_ops *ops;
     int rank, size, local_rank, local_size; /* local: among the ranks of this host */
     char host[TS_HOST_NAME_MAX];
+    bool agreed; /* every rank knows of the failure that ends the run: nobody need be aborted */
 } ts_world;
 
 struct ts_world_ops {
@@ -44,11 +45,12 @@ void ts_comm_library_version(char *text, size_t bytes);
 /* "auto": mpi when an MPI launcher started us, else self. */
 ts_status ts_world_open(const char *name, ts_world **world_p);
 void ts_world_close(ts_world *world);
-/* Every rank passes its own status; all get the worst, and a rank that was fine gets TS_EPEER
- * with the message of the first that failed. */
+/* Every rank passes its own status; all get that of the first rank that failed (a request to stop
+ * counts as less than a failure). It alone keeps its description: the others' trail is empty, so
+ * that one failure is told once. */
 ts_status ts_world_agree(ts_world *world, ts_status mine);
-/* TS_OK when `bytes` of `data` are the same on every rank; else TS_EUSAGE that names the first
- * rank that differs from rank 0. `what` is for the message. */
+/* TS_OK when `bytes` of `data` are the same on every rank; else TS_EUSAGE on all of
+ * them; rank 0 names the first that differs. `what` is for the message. */
 ts_status ts_world_same(ts_world *world, const char *what, const void *data, size_t bytes);
 
 typedef enum ts_reduction {

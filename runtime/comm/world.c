@@ -35,17 +35,9 @@ void ts_world_close(ts_world *world)
     if (world) world->ops->close(world);
 }
 
-/* What a rank tells the others about itself in ts_world_agree. */
-typedef struct verdict {
-    int32_t status;
-    char message[508];
-} verdict;
-
 ts_status ts_world_agree(ts_world *world, ts_status mine)
 {
-    verdict own = {.status = (int32_t)mine};
-    if (mine != TS_OK) strncpy(own.message, ts_trail_message(), sizeof own.message - 1);
-    verdict *all = calloc((size_t)world->size, sizeof *all);
+    int32_t own = (int32_t)mine, *all = calloc((size_t)world->size, sizeof *all);
     TS_NEED(all, TS_ENOMEM, "no memory for the statuses of %d ranks", world->size);
 
     ts_status status = world->ops->all_gather(world, &own, all, sizeof own);
@@ -53,21 +45,14 @@ ts_status ts_world_agree(ts_world *world, ts_status mine)
         ts_status_pass(__FILE__, __LINE__, status);
         goto done;
     }
-    int failed = -1, stopped = -1;
+    int speaker = -1;
     for (int r = world->size - 1; r >= 0; r--) {
-        if (all[r].status == TS_ESTOPPED) {
-            stopped = r;
-        } else if (all[r].status != TS_OK) {
-            failed = r;
-        }
+        bool worse = all[r] != TS_ESTOPPED || speaker < 0 || all[speaker] == TS_ESTOPPED;
+        if (all[r] != TS_OK && worse) speaker = r;
     }
-    if (mine != TS_OK && (mine != TS_ESTOPPED || failed < 0)) {
-        status = mine; /* described already, in this thread's trail */
-    } else if (failed >= 0) {
-        status = TS_ERROR(TS_EPEER, "rank %d: %s", failed, all[failed].message);
-    } else if (stopped >= 0) {
-        status = TS_ERROR(TS_ESTOPPED, "rank %d was asked to stop", stopped);
-    }
+    if (speaker >= 0) status = (ts_status)all[speaker];
+    if (speaker >= 0 && speaker != world->rank) ts_trail_clear();
+    world->agreed |= speaker >= 0;
 done:
     free(all);
     return status;
@@ -107,6 +92,8 @@ ts_status ts_world_same(ts_world *world, const char *what, const void *data, siz
                           what, r, (long long)all[r]);
     }
     free(all);
+    world->agreed |= status == TS_EUSAGE;
+    if (status == TS_EUSAGE && world->rank) ts_trail_clear();
     return status;
 }
 

@@ -393,7 +393,7 @@ ts_status ts_checkpoint_save(ts_trainer *t)
     if (status) {
         char previous[PATH_BYTES] = "none";
         nth_newest(all, 0, previous);
-        if (status != TS_EPEER)
+        if (*ts_trail_message())
             ts_warn("the checkpoint of local step %lld was not saved; the previous checkpoint is "
                     "intact: %s",
                     (long long)t->step, previous);

@@ -27,8 +27,8 @@ int ts_session_close(ts_session *s, ts_status status)
     int code = ts_status_exit_code(status);
     ts_log_failure(status);
     if (!s) return code;
-    /* a rank that failed takes the others with it: they may be waiting for it */
-    if (s->world && s->world->size > 1 && status != TS_OK && status != TS_ESTOPPED)
+    /* a rank that failed alone takes the others with it: they may be waiting for it */
+    if (s->world && s->world->size > 1 && status != TS_OK && !s->world->agreed)
         s->world->ops->abort(s->world, code);
     ts_world_close(s->world);
     ts_option_set_close(s->options);

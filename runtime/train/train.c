@@ -239,6 +239,7 @@ static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
 static void close_trainer(ts_trainer *t)
 {
     if (t->compute) ts_stream_sync(t->compute);
+    if (t->comm) ts_stream_sync(t->comm);
     ts_metrics_close(t->metrics);
     ts_step_close(t->local_step);
     if (t->algorithm) t->algorithm->ops->close(t->algorithm);
@@ -319,6 +320,8 @@ static ts_status finish(ts_trainer *t, ts_evaluator *evaluator, const ts_score *
 {
     ts_log_set_phase("end of the run");
     TS_TRY(ts_metrics_finish(t->metrics, stopped ? "stopped" : "finished", score, result));
+    t->world->agreed |= stopped;
+    if (stopped && t->world->rank) return TS_ESTOPPED; /* rank 0 says so */
     if (stopped)
         return TS_ERROR(TS_ESTOPPED,
                         "stopped after local step %lld of %lld; go on with --resume %s",
@@ -366,6 +369,9 @@ ts_status ts_train(ts_world *world, const ts_config *config, const ts_option_set
     TS_TRY_TO(status, out, loop(&t, evaluator, &score, &stopped));
     status = finish(&t, evaluator, &score, stopped, result);
 out:
+    /* a rank that failed alone cannot wait for its streams, which may wait for other ranks: it says
+     * what happened and ends the job */
+    if (status && world->size > 1 && !world->agreed) return status;
     ts_evaluator_close(evaluator);
     close_trainer(&t);
     return status;

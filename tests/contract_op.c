@@ -1,0 +1,506 @@
+/* contract_op.c - one contract for every op backend.
+ *
+ * The reference is checked by central differences, every other backend against the reference: each
+ * pass, each type, relative norm of the difference; a second run gives the same bits, and nothing
+ * outside an output is touched. */
+#include <math.h>
+
+#include "ops/element.h"
+#include "tests/check.h"
+
+#define F TS_F32
+#define H TS_BF16
+
+static ts_device *device;
+static ts_stream *stream;
+
+/* ---- cases ---- */
+
+#define CONV(ic, ih, oc, oh, k, s, p, il)                                                          \
+    .kind = TS_OP_CONV, .in = {3, ic, ih, ih}, .out = {3, oc, oh, oh}, .kernel = k, .stride = s,   \
+    .padding = p, .in_layout = il, .layout = TS_NCHW16C
+#define NORM(c, h, l)                                                                              \
+    .kind = TS_OP_BATCH_NORM, .in = {4, c, h, h}, .out = {4, c, h, h}, .in_layout = l,             \
+    .layout = l, .epsilon = 1e-5f, .momentum = 0.1f
+#define POOL(k, c, ih, oh, ker, s, p, il, ol)                                                      \
+    .kind = k, .in = {2, c, ih, ih}, .out = {2, c, oh, oh}, .kernel = ker, .stride = s,            \
+    .padding = p, .in_layout = il, .layout = ol
+
+static const ts_op_desc cases[] = {
+    {CONV(3, 12, 32, 12, 3, 1, 1, TS_NCHW)},
+    {CONV(32, 8, 48, 8, 3, 1, 1, TS_NCHW16C)},
+    {CONV(32, 8, 32, 4, 3, 2, 1, TS_NCHW16C)},
+    {CONV(32, 8, 64, 4, 1, 2, 0, TS_NCHW16C)},
+    {CONV(64, 4, 64, 4, 3, 1, 1, TS_NCHW16C)},
+    {CONV(3, 20, 16, 10, 7, 2, 3, TS_NCHW)},
+    {NORM(32, 6, TS_NCHW16C)},
+    {NORM(32, 6, TS_NCHW16C), .relu = true},
+    {NORM(32, 6, TS_NCHW16C), .relu = true, .add = true},
+    {NORM(20, 9, TS_NCHW16C), .relu = true, .add = true},
+    {NORM(20, 5, TS_NHWC), .relu = true},
+    {NORM(40, 3, TS_NHWC), .add = true},
+    {NORM(24, 3, TS_NCHW8C), .relu = true},
+    {POOL(TS_OP_MAX_POOL, 32, 8, 4, 2, 2, 0, TS_NCHW16C, TS_NCHW16C)},
+    {POOL(TS_OP_MAX_POOL, 20, 9, 5, 3, 2, 1, TS_NCHW16C, TS_NCHW)},
+    {POOL(TS_OP_MAX_POOL, 6, 8, 4, 2, 2, 0, TS_NHWC, TS_NHWC)},
+    {POOL(TS_OP_AVERAGE_POOL, 32, 4, 1, 0, 0, 0, TS_NCHW16C, TS_NCHW)},
+    {POOL(TS_OP_AVERAGE_POOL, 8, 8, 4, 2, 2, 0, TS_NHWC, TS_NHWC)},
+    {.kind = TS_OP_LINEAR, .in = {5, 24, 1, 1}, .out = {5, 10, 1, 1}, .out_type = TS_F32},
+    {.kind = TS_OP_LINEAR, .in = {5, 6, 3, 3}, .out = {5, 7, 1, 1}, .relu = true},
+    {.kind = TS_OP_DROPOUT,
+     .in = {6, 33, 1, 1},
+     .out = {6, 33, 1, 1},
+     .probability = 0.4f,
+     .node = 3},
+    {.kind = TS_OP_CROSS_ENTROPY, .in = {6, 10, 1, 1}, .out = {6, 1, 1, 1}, .smoothing = 0.1f},
+    {.kind = TS_OP_CROSS_ENTROPY, .in = {6, 3, 1, 1}, .out = {6, 1, 1, 1}},
+};
+enum { N_CASES = sizeof cases / sizeof *cases };
+
+/* ---- everything one run works on ---- */
+
+enum { GUARD = 64 };
+#define PATTERN 0x5a
+
+/* Memory with guard bytes behind it. */
+static void *guarded(size_t bytes)
+{
+    unsigned char *at = aligned_alloc(64, (bytes + GUARD + 63) / 64 * 64);
+    memset(at, PATTERN, bytes + GUARD);
+    return at;
+}
+
+static void check_guard(const void *at, size_t bytes, const char *what)
+{
+    for (size_t i = 0; at && i < GUARD; i++)
+        if (((const unsigned char *)at)[bytes + i] != PATTERN)
+            fail_msg("%s: byte %zu behind its end was overwritten", what, i);
+}
+
+typedef struct bench {
+    ts_op_desc d;
+    ts_op *op;
+    size_t x_n, y_n; /* elements, padding included */
+    ts_type y_type;
+    /* plain fp32, n c h w: the inputs, the same for every backend */
+    float *x, *residual, *dy, *dy2, *weight, *bias;
+    float running[2 * 128];
+    int32_t labels[8];
+    ts_control control;
+    ts_op_args a;
+    /* plain results */
+    float *y, *dx, *dresidual, *dweight;
+} bench;
+
+static float noise(uint64_t what, size_t i)
+{
+    return 2 * ts_random_unit(ts_random(77, what, i).v[0]) - 1;
+}
+
+static float *random_floats(uint64_t what, size_t n, float scale)
+{
+    float *v = malloc((n + 1) * sizeof *v);
+    for (size_t i = 0; i < n; i++) v[i] = scale * noise(what, i);
+    return v;
+}
+
+/* Between plain fp32 and an activation in its layout and type. */
+static void put(void *to, const float *plain, ts_shape s, ts_layout layout, ts_type type)
+{
+    memset(to, 0, ts_layout_count(layout, s) * ts_type_bytes(type));
+    for (int n = 0; n < s.n; n++)
+        for (int c = 0; c < s.c; c++)
+            for (int h = 0; h < s.h; h++)
+                for (int w = 0; w < s.w; w++) {
+                    float v = plain[ts_layout_at(TS_NCHW, s, n, c, h, w)];
+                    size_t at = ts_layout_at(layout, s, n, c, h, w);
+                    if (type == TS_BF16)
+                        ((uint16_t *)to)[at] = ts_bf16_from_float(v);
+                    else
+                        ((float *)to)[at] = v;
+                }
+}
+
+static float *take(const void *from, ts_shape s, ts_layout layout, ts_type type)
+{
+    float *plain = malloc((ts_shape_count(s) + 1) * sizeof *plain);
+    for (int n = 0; n < s.n; n++)
+        for (int c = 0; c < s.c; c++)
+            for (int h = 0; h < s.h; h++)
+                for (int w = 0; w < s.w; w++) {
+                    size_t at = ts_layout_at(layout, s, n, c, h, w);
+                    plain[ts_layout_at(TS_NCHW, s, n, c, h, w)] =
+                        type == TS_BF16 ? ts_bf16_to_float(((const uint16_t *)from)[at])
+                                        : ((const float *)from)[at];
+                }
+    return plain;
+}
+
+/* Padding channels of a blocked layout hold zeros. */
+static void check_padding(const void *at, ts_shape s, ts_layout layout, ts_type type,
+                          const char *what)
+{
+    size_t all = ts_layout_count(layout, s), nonzero = 0, bytes = ts_type_bytes(type);
+    float *plain = take(at, s, layout, type);
+    for (size_t i = 0; i < all * bytes; i++) nonzero += ((const unsigned char *)at)[i] != 0;
+    unsigned char *copy = malloc(all * bytes + 1);
+    put(copy, plain, s, layout, type);
+    for (size_t i = 0; i < all * bytes; i++) nonzero -= copy[i] != 0;
+    free(copy);
+    free(plain);
+    if (nonzero) fail_msg("%s: padding channels are not zero", what);
+}
+
+static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend, bool two)
+{
+    memset(b, 0, sizeof *b);
+    b->d = *desc;
+    ts_op_desc *d = &b->d;
+    b->y_type = d->kind == TS_OP_LINEAR ? d->out_type : d->type;
+    OK(backend->plan(device, d, &b->op));
+    ts_op *op = b->op;
+    size_t x_plain = ts_shape_count(d->in), y_plain = ts_shape_count(d->out);
+    b->x = random_floats(1, x_plain, 1);
+    b->residual = random_floats(2, y_plain, 1);
+    b->dy = random_floats(3, y_plain, 1);
+    b->dy2 = random_floats(4, y_plain, 1);
+    size_t weights = ts_op_plain_weight_count(d);
+    float scale = d->kind == TS_OP_BATCH_NORM ? 1 : 1 / sqrtf((float)(weights / (size_t)d->out.c));
+    b->weight = random_floats(5, weights, scale);
+    b->bias = random_floats(6, ts_op_plain_bias_count(d), 1);
+    for (int c = 0; c < 128; c++) {
+        b->running[c] = 0.3f * noise(7, (size_t)c);
+        b->running[c + (c < d->in.c ? 0 : 0)] += 0;
+    }
+    for (int c = 0; c < d->in.c && d->kind == TS_OP_BATCH_NORM; c++)
+        b->running[d->in.c + c] = 1 + 0.5f * noise(8, (size_t)c);
+    for (int n = 0; n < 8; n++) b->labels[n] = n == 1 ? -1 : (n * 7) % (d->in.c ? d->in.c : 1);
+    b->control = (ts_control){.seed = 9, .step = 4};
+
+    b->x_n = ts_layout_count(d->in_layout, d->in);
+    b->y_n = ts_layout_count(d->layout, d->out);
+    size_t x_bytes = b->x_n * ts_type_bytes(d->type), y_bytes = b->y_n * ts_type_bytes(b->y_type);
+    void *x = guarded(x_bytes), *residual = guarded(y_bytes);
+    put(x, b->x, d->in, d->in_layout, d->type);
+    put(residual, b->residual, d->out, d->layout, b->y_type);
+    float *weight = guarded(op->weight_n * 4), *bias = guarded(op->bias_n * 4);
+    memset(weight, 0, op->weight_n * 4);
+    if (op->ops->pack)
+        op->ops->pack(op, weight, b->weight);
+    else
+        memcpy(weight, b->weight, weights * 4);
+    memcpy(bias, b->bias, ts_op_plain_bias_count(d) * 4);
+    b->a = (ts_op_args){.x = x,
+                        .residual = d->add ? residual : NULL,
+                        .y = guarded(y_bytes),
+                        .weight = weight,
+                        .bias = bias,
+                        .dweight = guarded(op->weight_n * 4),
+                        .dbias = guarded(op->bias_n * 4),
+                        .running = b->running,
+                        .labels = b->labels,
+                        .control = &b->control,
+                        .packed = guarded(op->packed_bytes),
+                        .saved = guarded(op->saved_bytes),
+                        .scratch = guarded(op->scratch_bytes)};
+    if (d->training) {
+        void *dy = guarded(y_bytes), *dy2 = guarded(y_bytes);
+        put(dy, b->dy, d->out, d->layout, b->y_type);
+        put(dy2, b->dy2, d->out, d->layout, b->y_type);
+        b->a.dy = dy;
+        b->a.dy2 = two ? dy2 : NULL;
+        b->a.dx = guarded(x_bytes);
+        b->a.dresidual = d->add ? guarded(y_bytes) : NULL;
+    }
+    if (!d->add) free(residual);
+}
+
+static void run_passes(bench *b)
+{
+    const ts_op_ops *ops = b->op->ops;
+    if (ops->refresh) OK(ops->refresh(b->op, &b->a, stream));
+    OK(ops->forward(b->op, &b->a, stream));
+    if (b->d.training) {
+        bool weights = b->d.kind == TS_OP_CONV || b->d.kind == TS_OP_LINEAR;
+        if (weights) OK(ops->backward_weights(b->op, &b->a, stream));
+        if (b->d.needs_dx || !weights) OK(ops->backward_data(b->op, &b->a, stream));
+    }
+    OK(ts_stream_sync(stream));
+}
+
+static void collect(bench *b)
+{
+    const ts_op_desc *d = &b->d;
+    const ts_op *op = b->op;
+    size_t x_bytes = b->x_n * ts_type_bytes(d->type), y_bytes = b->y_n * ts_type_bytes(b->y_type);
+    b->y = take(b->a.y, d->out, d->layout, d->kind == TS_OP_CROSS_ENTROPY ? TS_F32 : b->y_type);
+    check_guard(b->a.y, y_bytes, "y");
+    check_guard(b->a.packed, op->packed_bytes, "packed");
+    check_guard(b->a.saved, op->saved_bytes, "saved");
+    check_guard(b->a.scratch, op->scratch_bytes, "scratch");
+    check_padding(b->a.y, d->out, d->layout, b->y_type, "y");
+    if (!d->training) return;
+    if (d->needs_dx) {
+        b->dx = take(b->a.dx, d->in, d->in_layout, d->type);
+        check_guard(b->a.dx, x_bytes, "dx");
+        check_padding(b->a.dx, d->in, d->in_layout, d->type, "dx");
+    }
+    if (d->add) b->dresidual = take(b->a.dresidual, d->out, d->layout, d->type);
+    check_guard(b->a.dweight, op->weight_n * 4, "dweight");
+    check_guard(b->a.dbias, op->bias_n * 4, "dbias");
+    size_t weights = ts_op_plain_weight_count(d);
+    b->dweight = malloc((weights + 1) * sizeof(float));
+    if (op->ops->unpack)
+        op->ops->unpack(op, b->dweight, b->a.dweight);
+    else
+        memcpy(b->dweight, b->a.dweight, weights * 4);
+}
+
+static void finish(bench *b)
+{
+    void *all[] = {(void *)(uintptr_t)b->a.x,
+                   (void *)(uintptr_t)b->a.residual,
+                   b->a.y,
+                   (void *)(uintptr_t)b->a.dy,
+                   (void *)(uintptr_t)b->a.weight,
+                   (void *)(uintptr_t)b->a.bias,
+                   b->a.dx,
+                   b->a.dresidual,
+                   b->a.dweight,
+                   b->a.dbias,
+                   b->a.packed,
+                   b->a.saved,
+                   b->a.scratch,
+                   b->x,
+                   b->residual,
+                   b->dy,
+                   b->dy2,
+                   b->weight,
+                   b->bias,
+                   b->y,
+                   b->dx,
+                   b->dresidual,
+                   b->dweight};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    if (b->a.dy2) free((void *)(uintptr_t)b->a.dy2);
+    ts_op_release(b->op);
+}
+
+/* ---- backends against the reference ---- */
+
+static void compare(const bench *b, const char *what, const float *mine, const float *theirs,
+                    size_t n)
+{
+    char text[160];
+    double error = 0, norm = 0, limit = b->d.type == TS_BF16 ? 1e-2 : 1e-5;
+    for (size_t i = 0; i < n; i++) {
+        double e = (double)mine[i] - theirs[i];
+        error += e * e;
+        norm += (double)theirs[i] * theirs[i];
+    }
+    ts_op_describe(&b->d, text, sizeof text);
+    if (!(sqrt(error) <= limit * sqrt(norm) + 1e-12))
+        fail_msg("%s by %s: %s differs by %.2e of its norm, at most %.0e", text, b->op->ops->name,
+                 what, sqrt(error / norm), limit);
+}
+
+static void compare_all(const bench *mine, const bench *theirs)
+{
+    const ts_op_desc *d = &mine->d;
+    size_t x = ts_shape_count(d->in), y = ts_shape_count(d->out);
+    compare(mine, "y", mine->y, theirs->y, y);
+    if (d->kind == TS_OP_BATCH_NORM)
+        compare(mine, "running statistics", mine->running, theirs->running, 2 * (size_t)d->in.c);
+    if (d->kind == TS_OP_CROSS_ENTROPY) {
+        float a = (float)mine->control.loss_sum, r = (float)theirs->control.loss_sum;
+        compare(mine, "loss", &a, &r, 1);
+        assert_int_equal(mine->control.correct, theirs->control.correct);
+        assert_int_equal(mine->control.samples, theirs->control.samples);
+    }
+    if (!d->training) return;
+    if (d->needs_dx) compare(mine, "dx", mine->dx, theirs->dx, x);
+    if (d->add) compare(mine, "dresidual", mine->dresidual, theirs->dresidual, y);
+    compare(mine, "dweight", mine->dweight, theirs->dweight, ts_op_plain_weight_count(d));
+    compare(mine, "dbias", mine->a.dbias, theirs->a.dbias, ts_op_plain_bias_count(d));
+}
+
+static bool same_bits(const bench *a, const bench *b)
+{
+    const ts_op_desc *d = &a->d;
+    size_t y = ts_shape_count(d->out) * 4, x = ts_shape_count(d->in) * 4;
+    if (memcmp(a->y, b->y, y)) return false;
+    if (!d->training) return true;
+    return !(d->needs_dx && memcmp(a->dx, b->dx, x)) &&
+           !memcmp(a->dweight, b->dweight, ts_op_plain_weight_count(d) * 4) &&
+           !memcmp(a->a.dbias, b->a.dbias, ts_op_plain_bias_count(d) * 4);
+}
+
+static int compare_case(const ts_op_desc *desc, bool two)
+{
+    int compared = 0;
+    for (int i = 0; ts_op_backends[i]; i++) {
+        const ts_op_ops *backend = ts_op_backends[i];
+        if (backend == &ts_op_reference || !backend->serves(device, desc, NULL)) continue;
+        bench mine, again, theirs;
+        prepare(&mine, desc, backend, two);
+        prepare(&again, desc, backend, two);
+        prepare(&theirs, desc, &ts_op_reference, two);
+        run_passes(&mine);
+        run_passes(&again);
+        run_passes(&theirs);
+        collect(&mine);
+        collect(&again);
+        collect(&theirs);
+        compare_all(&mine, &theirs);
+        assert_true(same_bits(&mine, &again));
+        finish(&mine);
+        finish(&again);
+        finish(&theirs);
+        compared++;
+    }
+    return compared;
+}
+
+static void test_backends(void **state)
+{
+    int compared[2] = {0, 0};
+    (void)state;
+    for (int i = 0; i < N_CASES; i++)
+        for (int type = 0; type < 2; type++)
+            for (int mode = 0; mode < 4; mode++) {
+                ts_op_desc d = cases[i];
+                bool two = mode == 2; /* convolutions get one gradient: the workspace adds */
+                if (two && d.kind == TS_OP_CONV) continue;
+                if (d.kind == TS_OP_CROSS_ENTROPY && (type || two)) continue;
+                d.type = type ? TS_BF16 : TS_F32;
+                if (d.kind == TS_OP_LINEAR && !d.relu)
+                    d.out_type = TS_F32;
+                else
+                    d.out_type = d.type;
+                d.training = mode > 0;
+                d.needs_dx = mode != 3;
+                if (mode == 3 && d.kind != TS_OP_CONV) continue;
+                compared[type] += compare_case(&d, two);
+            }
+    print_message("%d fp32 and %d bf16 comparisons\n", compared[0], compared[1]);
+    assert_true(compared[0] > 40 && compared[1] > 30);
+}
+
+/* ---- the reference against central differences ---- */
+
+/* A random linear functional of everything that comes out. */
+static double functional(bench *b)
+{
+    double sum = 0;
+    run_passes(b);
+    if (b->d.kind == TS_OP_CROSS_ENTROPY) {
+        int count = 0;
+        for (int n = 0; n < b->d.in.n; n++) count += b->labels[n] >= 0;
+        double loss = b->control.loss_sum / count;
+        b->control.loss_sum = 0;
+        return loss;
+    }
+    float *y = take(b->a.y, b->d.out, b->d.layout, b->y_type);
+    for (size_t i = 0; i < ts_shape_count(b->d.out); i++)
+        sum += (double)y[i] * ((double)b->dy[i] + (b->a.dy2 ? b->dy2[i] : 0));
+    free(y);
+    return sum;
+}
+
+/* Slope of the functional when `values` move along a random direction. */
+static void check_slope(bench *b, const char *what, float *values, size_t n, const float *gradient)
+{
+    char text[160];
+    const double step = 2e-4;
+    double predicted = 0;
+    float *start = malloc((n + 1) * sizeof *start), *direction = random_floats(55, n, 1);
+    memcpy(start, values, n * sizeof *start);
+    for (size_t i = 0; i < n; i++) predicted += (double)gradient[i] * direction[i];
+    double side[2];
+    for (int s = 0; s < 2; s++) {
+        for (size_t i = 0; i < n; i++)
+            values[i] = (float)(start[i] + (s ? step : -step) * direction[i]);
+        put((void *)(uintptr_t)b->a.x, b->x, b->d.in, b->d.in_layout, b->d.type);
+        if (b->d.add)
+            put((void *)(uintptr_t)b->a.residual, b->residual, b->d.out, b->d.layout, b->d.type);
+        memcpy((void *)(uintptr_t)b->a.weight, b->weight, ts_op_plain_weight_count(&b->d) * 4);
+        memcpy((void *)(uintptr_t)b->a.bias, b->bias, ts_op_plain_bias_count(&b->d) * 4);
+        side[s] = functional(b);
+    }
+    memcpy(values, start, n * sizeof *start);
+    double slope = (side[1] - side[0]) / (2 * step), norm = 0;
+    for (size_t i = 0; i < n; i++) norm += (double)gradient[i] * gradient[i];
+    ts_op_describe(&b->d, text, sizeof text);
+    /* kinks (ReLU, max) within the step cost a little */
+    if (!(fabs(slope - predicted) <= 1e-2 * sqrt(norm) + 1e-4))
+        fail_msg("%s: slope along %s is %g, its gradient says %g (norm %g)", text, what, slope,
+                 predicted, sqrt(norm));
+    free(direction);
+    free(start);
+}
+
+static void test_reference_gradients(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CASES; i++)
+        for (int two = 0; two < 2; two++) {
+            bench b;
+            ts_op_desc d = cases[i];
+            if (two && d.kind == TS_OP_CROSS_ENTROPY) continue;
+            d.type = d.out_type = TS_F32;
+            d.training = d.needs_dx = true;
+            prepare(&b, &d, &ts_op_reference, two);
+            run_passes(&b);
+            collect(&b);
+            b.control.loss_sum = 0;
+            float *dx = b.dx, *dw = b.dweight, *dr = b.dresidual;
+            size_t bias = ts_op_plain_bias_count(&d);
+            float *db = malloc((bias + 1) * sizeof *db);
+            memcpy(db, b.a.dbias, bias * sizeof *db);
+            check_slope(&b, "x", b.x, ts_shape_count(d.in), dx);
+            if (d.add) check_slope(&b, "residual", b.residual, ts_shape_count(d.out), dr);
+            if (dw) check_slope(&b, "weight", b.weight, ts_op_plain_weight_count(&d), dw);
+            if (bias) check_slope(&b, "bias", b.bias, bias, db);
+            free(db);
+            finish(&b);
+        }
+}
+
+static void test_pack_is_exact(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CASES; i++) {
+        ts_op *op;
+        ts_op_desc d = cases[i];
+        d.training = d.needs_dx = true;
+        size_t n = ts_op_plain_weight_count(&d);
+        if (d.kind != TS_OP_CONV || !ts_op_onednn.serves(device, &d, NULL)) continue;
+        OK(ts_op_onednn.plan(device, &d, &op));
+        float *plain = random_floats(1, n, 1), *back = malloc(n * 4);
+        float *packed = guarded(op->weight_n * 4);
+        op->ops->pack(op, packed, plain);
+        check_guard(packed, op->weight_n * 4, "packed weight");
+        op->ops->unpack(op, back, packed);
+        assert_memory_equal(back, plain, n * 4);
+        free(packed);
+        free(back);
+        free(plain);
+        ts_op_release(op);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference_gradients),
+        cmocka_unit_test(test_pack_is_exact),
+        cmocka_unit_test(test_backends),
+    };
+    if (ts_device_open("host", 0, &device) ||
+        ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream))
+        return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ts_stream_close(stream);
+    ts_device_close(device);
+    return failed;
+}
