@@ -1,0 +1,292 @@
+/* test_order.c - every pair of conflicting accesses is ordered, and every wait is needed.
+ *
+ * Two ranks' streams on one recording device run three rounds of each algorithm, with a consensus
+ * in the middle. The recorded program has no unordered conflict, any legal order of it gives the
+ * same bits, and with any one wait left out a conflict is reported. */
+#include "runtime/algorithms/algorithm.h"
+#include "runtime/device/vector.h"
+#include "tests/check.h"
+#include "tests/recording_device.h"
+
+enum { RANKS = 2, N = 256, N_STATISTICS = 16, BUCKETS = 3 };
+
+/* ---- a communicator whose collectives are meetings on the device ---- */
+
+typedef struct meeting {
+    ts_communicator base;
+    uint64_t calls;
+} meeting;
+
+typedef struct reduce_job {
+    float *to;
+    const float *from;
+    size_t n;
+} reduce_job;
+
+static ts_status reduce_run(const void *args)
+{
+    const reduce_job *j = args; /* [RANKS] */
+    for (size_t i = 0; i < j->n; i++) {
+        float mean = (j[0].from[i] + j[1].from[i]) / RANKS;
+        j[0].to[i] = j[1].to[i] = mean;
+    }
+    return TS_OK;
+}
+
+static int reduce_accesses(const void *args, ts_access *list)
+{
+    const reduce_job *j = args;
+    list[0] = (ts_access){j->from, j->n * sizeof(float), false};
+    list[1] = (ts_access){j->to, j->n * sizeof(float), true};
+    return 2;
+}
+
+static const ts_kernel reduce_kernel = {"all_reduce", reduce_run, reduce_accesses};
+
+static ts_status meet(ts_communicator *communicator, float *to, const float *from, size_t n,
+                      ts_reduction reduction, const float *weight)
+{
+    meeting *m = (meeting *)communicator;
+    reduce_job job = {to, from, n};
+    (void)reduction;
+    (void)weight;
+    return recording_meet(communicator->stream, m->calls++, RANKS, &reduce_kernel, &job,
+                          sizeof job);
+}
+
+static const ts_communicator_ops meeting_ops = {.name = "meeting", .all_reduce = meet};
+
+/* ---- a model of a training step: gradients from parameters, bucket by bucket ---- */
+
+typedef struct slice_job {
+    float *to;
+    const float *from;
+    size_t n;
+} slice_job;
+
+static ts_status slice_run(const void *args)
+{
+    const slice_job *j = args;
+    for (size_t i = 0; i < j->n; i++) j->to[i] = 0.5f * j->from[i] + (float)(i % 7);
+    return TS_OK;
+}
+
+static int slice_accesses(const void *args, ts_access *list)
+{
+    const slice_job *j = args;
+    list[0] = (ts_access){j->from, j->n * sizeof(float), false};
+    list[1] = (ts_access){j->to, j->n * sizeof(float), true};
+    return 2;
+}
+
+static const ts_kernel backward_kernel = {"backward", slice_run, slice_accesses};
+static const ts_kernel evaluate_kernel = {"evaluate", slice_run, slice_accesses};
+
+typedef struct rank {
+    ts_flat flat;
+    ts_worker worker;
+    meeting communicator;
+    ts_control *control;
+    ts_algorithm *algorithm;
+    ts_event *event;
+    float *consensus, *consensus_statistics, *score;
+    char compute[24], comm[24];
+} rank;
+
+typedef struct setting {
+    const char *algorithm;
+    ts_algorithm_config config;
+    ts_momentum_policy policy;
+    bool statistics;
+} setting;
+
+static const setting settings[] = {
+    {"ssgd", {.overlap = true}, 0, false},
+    {"ssgd", {.overlap = false}, 0, false},
+    {"local", {.period = 2}, TS_MOMENTUM_ZERO, true},
+    {"cocod", {.period = 2}, 0, false},
+    {"cocod", {.period = 1}, TS_MOMENTUM_AVERAGE, true},
+    {"dasgd", {.period = 2, .delay = 1, .mix = 0.25}, 0, true},
+    {"dasgd", {.period = 2, .delay = 3, .mix = 0.25}, TS_MOMENTUM_AVERAGE, false},
+};
+enum { N_SETTINGS = sizeof settings / sizeof *settings };
+
+static const ts_slice buckets[BUCKETS] = {{192, 64}, {64, 128}, {0, 64}};
+
+static float *alloc(ts_device *device, size_t n, float value)
+{
+    float *memory;
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, n * sizeof *memory, (void **)&memory));
+    for (size_t i = 0; i < n; i++) memory[i] = value * (float)(i % 5);
+    return memory;
+}
+
+static void open_rank(rank *r, int number, ts_device *device, const setting *s)
+{
+    memset(r, 0, sizeof *r);
+    snprintf(r->compute, sizeof r->compute, "rank %d compute", number);
+    snprintf(r->comm, sizeof r->comm, "rank %d comm", number);
+    r->flat = (ts_flat){.n = N,
+                        .n_statistics = N_STATISTICS,
+                        .parameters = alloc(device, N, 1 + (float)number),
+                        .gradients = alloc(device, N, 0),
+                        .momentum = alloc(device, N, 0),
+                        .statistics = alloc(device, N_STATISTICS, 2),
+                        .buckets = buckets,
+                        .n_buckets = BUCKETS};
+    r->consensus = alloc(device, N, 0);
+    r->consensus_statistics = alloc(device, N_STATISTICS, 0);
+    r->score = alloc(device, N, 0);
+    r->control = (ts_control *)(void *)alloc(device, sizeof *r->control, 0);
+    r->control->learning_rate = 0.1f;
+    r->worker = (ts_worker){.device = device,
+                            .rank = number,
+                            .size = RANKS,
+                            .flat = &r->flat,
+                            .communicator = &r->communicator.base,
+                            .momentum_policy = s->policy,
+                            .average_statistics = s->statistics};
+    OK(ts_stream_open(device, TS_STREAM_COMPUTE, r->compute, &r->worker.compute));
+    OK(ts_stream_open(device, TS_STREAM_COMM, r->comm, &r->worker.comm));
+    r->communicator.base = (ts_communicator){.ops = &meeting_ops, .stream = r->worker.comm};
+    OK(ts_event_open(device, &r->event));
+    OK(ts_algorithm_find(s->algorithm)->open(&r->worker, &s->config, &r->algorithm));
+}
+
+static void close_rank(rank *r, ts_device *device)
+{
+    r->algorithm->ops->close(r->algorithm);
+    ts_event_close(r->event);
+    ts_stream_close(r->worker.comm);
+    ts_stream_close(r->worker.compute);
+    void *all[] = {r->flat.parameters, r->flat.gradients, r->flat.momentum,
+                   r->flat.statistics, r->consensus,      r->consensus_statistics,
+                   r->score,           r->control};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        ts_device_release(device, TS_MEMORY_DEVICE, all[i]);
+}
+
+static void enqueue_step(rank *r, int64_t step)
+{
+    ts_stream *compute = r->worker.compute;
+    const ts_algorithm_ops *ops = r->algorithm->ops;
+    for (int b = 0; b < BUCKETS; b++) {
+        slice_job job = {r->flat.gradients + buckets[b].at, r->flat.parameters + buckets[b].at,
+                         buckets[b].n};
+        OK(ts_stream_launch(compute, &backward_kernel, &job, sizeof job));
+        if (ops->bucket_ready) OK(ops->bucket_ready(r->algorithm, b));
+    }
+    if (ops->before_update) OK(ops->before_update(r->algorithm, step));
+    ts_sgd sgd = {.n = N,
+                  .x = r->flat.parameters,
+                  .m = r->flat.momentum,
+                  .g = r->flat.gradients,
+                  .control = r->control,
+                  .momentum = 0.9f};
+    OK(ts_vector_sgd(compute, &sgd));
+    if (ops->after_update) OK(ops->after_update(r->algorithm, step));
+}
+
+static void enqueue_consensus(rank *r)
+{
+    OK(ts_consensus(&r->worker, r->event, r->consensus, r->consensus_statistics));
+    slice_job job = {r->score, r->consensus, N};
+    OK(ts_stream_launch(r->worker.compute, &evaluate_kernel, &job, sizeof job));
+}
+
+/* Three rounds, a consensus in the middle, a drain and a last consensus at the end. */
+static void enqueue_program(rank *ranks, const setting *s)
+{
+    int64_t period = s->config.period ? s->config.period : 1, steps = 3 * period + s->config.delay;
+    /* right after a start comm has waited for all that compute has done, and a consensus would wait
+     * for the same again: take it inside a round */
+    int64_t middle = steps / 2;
+    if (period > 1 && (middle + 1) % period == 0) middle++;
+    bool always_starts = s->config.period == 1;
+    for (int64_t step = 0; step < steps; step++)
+        for (int r = 0; r < RANKS; r++) {
+            enqueue_step(&ranks[r], step);
+            if (step == middle && !always_starts) enqueue_consensus(&ranks[r]);
+        }
+    for (int r = 0; r < RANKS; r++) {
+        const ts_algorithm_ops *ops = ranks[r].algorithm->ops;
+        if (ops->drain) OK(ops->drain(ranks[r].algorithm));
+        enqueue_consensus(&ranks[r]);
+    }
+}
+
+static void print_conflict(void *context, const recording_conflict *conflict)
+{
+    char text[512];
+    (void)context;
+    recording_conflict_text(conflict, text, sizeof text);
+    print_message("  %s\n", text);
+}
+
+/* Runs the program in the order of `seed` without wait `drop`; returns the conflicts. */
+static int run(const setting *s, uint64_t seed, int drop, int *waits_p, float *result)
+{
+    ts_device *device;
+    rank ranks[RANKS];
+    OK(recording_open(&device));
+    recording_count_waits(device, false);
+    for (int r = 0; r < RANKS; r++) open_rank(&ranks[r], r, device, s);
+    OK(recording_run(device, seed)); /* what opening enqueued */
+    recording_count_waits(device, true);
+    recording_drop_wait(device, drop);
+    enqueue_program(ranks, s);
+    OK(recording_run(device, seed));
+    int conflicts = recording_conflicts(device, drop < 0 ? print_conflict : NULL, NULL);
+    if (waits_p) *waits_p = recording_waits(device);
+    if (result)
+        for (int r = 0; r < RANKS; r++)
+            memcpy(result + r * 2 * N, ranks[r].flat.parameters, N * sizeof *result),
+                memcpy(result + r * 2 * N + N, ranks[r].score, N * sizeof *result);
+    if (drop >= 0 && !conflicts) {
+        char text[256];
+        recording_wait_text(device, drop, text, sizeof text);
+        print_message("  not missed: %s\n", text);
+    }
+    for (int r = 0; r < RANKS; r++) close_rank(&ranks[r], device);
+    ts_device_close(device);
+    return conflicts;
+}
+
+static void test_ordered(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SETTINGS; i++) {
+        float first[RANKS * 2 * N], other[RANKS * 2 * N];
+        assert_int_equal(run(&settings[i], 1, -1, NULL, first), 0);
+        for (uint64_t seed = 2; seed < 20; seed++) {
+            assert_int_equal(run(&settings[i], seed, -1, NULL, other), 0);
+            assert_memory_equal(first, other, sizeof first);
+        }
+    }
+}
+
+static void test_every_wait_is_needed(void **state)
+{
+    int total = 0;
+    (void)state;
+    for (int i = 0; i < N_SETTINGS; i++) {
+        int waits;
+        run(&settings[i], 1, -1, &waits, NULL);
+        assert_true(waits > 0);
+        for (int drop = 0; drop < waits; drop++)
+            if (!run(&settings[i], 1, drop, NULL, NULL))
+                fail_msg("%s: without wait %d of %d no conflict is found", settings[i].algorithm,
+                         drop, waits);
+        total += waits;
+    }
+    print_message("%d waits removed in turn, each caught\n", total);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ordered),
+        cmocka_unit_test(test_every_wait_is_needed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
