@@ -1,9 +1,9 @@
 /* vgg.c - VGG16 with batch norm (Simonyan, Zisserman: "Very deep convolutional networks",
  * ICLR 2015) with torchvision's structure and names. Pictures below 64 pixels get the CIFAR form
  * with one linear layer, "classifier". torchvision's convolutions have biases, which batch norm
- * makes void: they are not trained here; exports hold zeros for them. Without them the CIFAR form
- * has 14,723,914... parameters less 0; the ImageNet form has 138,361,768 (torchvision counts
- * 138,365,992). */
+ * makes void: they are not trained here, and exports hold zeros for them. So the CIFAR form trains
+ * 14,724,042 parameters (PyTorch counts 14,728,266) and the ImageNet form 138,361,768 (PyTorch
+ * counts 138,365,992). */
 #include <stdio.h>
 
 #include "models/builder.h"

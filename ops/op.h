@@ -120,6 +120,9 @@ void ts_op_release(ts_op *op);
 /* The layout that convolutions of this type run best in on this device: one for a whole net. */
 ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only);
 
+/* Is bf16 faster than fp32 on this device? */
+bool ts_op_prefers_bf16(const ts_device *device);
+
 /* The version of the library behind the host's ops, as text. */
 void ts_op_library_version(char *text, size_t bytes);
 

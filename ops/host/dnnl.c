@@ -28,6 +28,14 @@ void ts_op_library_version(char *text, size_t bytes)
     snprintf(text, bytes, "%d.%d.%d", v->major, v->minor, v->patch);
 }
 
+bool ts_op_prefers_bf16(const ts_device *device)
+{
+    (void)device;
+    /* every later instruction set holds the bits of the earlier ones */
+    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa(), bf16 = dnnl_cpu_isa_avx512_core_bf16;
+    return (isa & bf16) == bf16;
+}
+
 ts_status ts_md_memory(const ts_md *md, dnnl_memory_t *memory_p)
 {
     dnnl_engine_t engine = NULL;

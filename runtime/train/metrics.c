@@ -336,20 +336,22 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
     TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
     return ts_json_save(
         path,
-        json_pack(
-            "{s:s, s:s, s:f, s:f, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:I, s:f, s:I}, s:o,"
-            " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:I}, s:o}",
-            "program", "twinstream", "state", state, "started", m->started, "ended",
-            (double)ts_clock_wall_ns() * 1e-9, "commit", ts_version_commit(), "ranks",
-            t->world->size, "machine", "host", t->world->host, "system", system.release, "device",
-            device, "versions", ts_version_json(), "model", "name", ts_model_name(t->model),
-            "parameters", (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
-            ts_model_forward_macs(t->model), "workspace_bytes",
-            (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
-            "steps", (json_int_t)r->steps, "seconds", r->seconds, "images_per_second",
-            r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
-            real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
-            "peak_memory_kib", (json_int_t)usage.ru_maxrss, "config", config));
+        json_pack("{s:s, s:s, s:f, s:f, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
+                  "s:I}, s:o,"
+                  " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:I}, s:o}",
+                  "program", "twinstream", "state", state, "started", m->started, "ended",
+                  (double)ts_clock_wall_ns() * 1e-9, "commit", ts_version_commit(), "ranks",
+                  t->world->size, "machine", "host", t->world->host, "system", system.release,
+                  "device", device, "versions", ts_version_json(), "model", "name",
+                  ts_model_name(t->model), "type",
+                  ts_type_name(ts_model_get_options(t->model)->type), "parameters",
+                  (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
+                  ts_model_forward_macs(t->model), "workspace_bytes",
+                  (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
+                  "steps", (json_int_t)r->steps, "seconds", r->seconds, "images_per_second",
+                  r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
+                  real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
+                  "peak_memory_kib", (json_int_t)usage.ru_maxrss, "config", config));
 }
 
 ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *score,

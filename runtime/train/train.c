@@ -93,7 +93,10 @@ static ts_status open_model(ts_trainer *t)
     ts_model_options options = {
         .input = t->dataset->picture,
         .classes = t->dataset->classes,
-        .type = !strcmp(c->type, "bf16") ? TS_BF16 : TS_F32,
+        .type =
+            !strcmp(c->type, "bf16") || (!strcmp(c->type, "auto") && ts_op_prefers_bf16(t->device))
+                ? TS_BF16
+                : TS_F32,
         .ops = strcmp(c->ops, "auto") ? c->ops : NULL,
         .bucket_bytes = (size_t)c->bucket_kib * 1024,
         .decay_all = c->decay_all,
@@ -343,8 +346,9 @@ static void announce(const ts_trainer *t)
     char device[256];
     ts_device_describe(t->device, device, sizeof device);
     const ts_algorithm_ops *a = t->algorithm->ops;
-    ts_info("%s on %s, %s, %zu parameters, %s", ts_model_name(t->model), t->dataset->name, c->type,
-            ts_model_parameter_count(t->model), device);
+    ts_info("%s on %s, %s, %zu parameters, %s", ts_model_name(t->model), t->dataset->name,
+            ts_type_name(ts_model_get_options(t->model)->type), ts_model_parameter_count(t->model),
+            device);
     ts_info("%s (%s): %s", a->title, a->paper, a->rule);
     ts_info("%d rank%s x batch %lld, %lld local steps, %lld an epoch; communicator %s",
             t->world->size, t->world->size == 1 ? "" : "s", (long long)c->batch,
