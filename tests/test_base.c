@@ -1,0 +1,247 @@
+/* test_base.c - statuses and their trail, random numbers, bf16, options. */
+#include <math.h>
+#include <unistd.h>
+
+#include "runtime/base/option.h"
+#include "runtime/base/type.h"
+#include "runtime/train/schedule.h"
+#include "tests/check.h"
+
+/* ---- statuses ---- */
+
+static ts_status inner(int x)
+{
+    TS_NEED(x > 0, TS_EDATA, "x is %d\nand below 1", x);
+    return TS_OK;
+}
+
+static ts_status outer(int x)
+{
+    TS_TRY(inner(x));
+    return TS_OK;
+}
+
+static void test_trail(void **state)
+{
+    (void)state;
+    assert_int_equal(outer(1), TS_OK);
+    assert_int_equal(outer(0), TS_EDATA);
+    assert_string_equal(ts_trail_message(), "x is 0 and below 1");
+    const char *first = strstr(ts_trail(), "at "), *second = strstr(first + 1, "at ");
+    assert_non_null(first);
+    assert_non_null(second);
+    ts_trail_clear();
+    assert_int_equal(ts_status_pass("file.c", 1, TS_EPEER), TS_EPEER);
+    assert_string_equal(ts_trail(), ""); /* another rank tells it */
+    assert_int_equal(ts_status_exit_code(TS_EUSAGE), 64);
+    assert_int_equal(ts_status_exit_code(TS_EDATA), 65);
+    assert_int_equal(ts_status_exit_code(TS_EIO), 70);
+    assert_int_equal(ts_status_exit_code(TS_ESTOPPED), 75);
+}
+
+/* ---- random numbers ---- */
+
+/* Known answers of philox4x32-10, as published with the Random123 library. */
+static void test_philox(void **state)
+{
+    (void)state;
+    ts_random4 zero = ts_random(0, 0, 0), ones = ts_random(UINT64_MAX, UINT64_MAX, UINT64_MAX);
+    const uint32_t zeros_known[] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
+    const uint32_t ones_known[] = {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd};
+    const uint32_t pi_known[] = {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1};
+    ts_random4 pi = ts_random(UINT64_C(0x299f31d0a4093822), UINT64_C(0x85a308d3243f6a88),
+                              UINT64_C(0x0370734413198a2e));
+    assert_memory_equal(zero.v, zeros_known, sizeof zeros_known);
+    assert_memory_equal(ones.v, ones_known, sizeof ones_known);
+    assert_memory_equal(pi.v, pi_known, sizeof pi_known);
+}
+
+static void test_permutation(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n < 3000; n = n * 2 + 1) {
+        bool *seen = calloc(n, sizeof *seen);
+        uint64_t moved = 0;
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t at = ts_random_permute(7, 1, n, i);
+            assert_true(at < n && !seen[at]);
+            seen[at] = true;
+            moved += at != ts_random_permute(7, 2, n, i);
+        }
+        if (n > 100) assert_true(moved > n / 2); /* streams differ */
+        free(seen);
+    }
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    assert_int_equal(ts_bf16_from_float(1.0f), 0x3f80);
+    assert_int_equal(ts_bf16_from_float(1.00390625f), 0x3f80); /* tie, to even */
+    assert_int_equal(ts_bf16_from_float(1.01171875f), 0x3f82); /* tie, to even */
+    assert_int_equal(ts_bf16_from_float(1.00390637f), 0x3f81); /* just above the tie */
+    assert_int_equal(ts_bf16_from_float(-INFINITY), 0xff80);
+    assert_int_equal(ts_bf16_from_float(3.4e38f), 0x7f80); /* rounds to infinity */
+    assert_true(isnan(ts_bf16_to_float(ts_bf16_from_float(NAN))));
+    for (uint32_t h = 0; h < 0x7f80; h++)
+        assert_int_equal(ts_bf16_from_float(ts_bf16_to_float((uint16_t)h)), h);
+}
+
+/* ---- options ---- */
+
+typedef struct config {
+    int64_t count;
+    double rate;
+    bool fast;
+    const char *name, *kind;
+} config;
+
+static const ts_option rows[] = {
+    {"count", TS_OPTION_INT, offsetof(config, count), "3", NULL, 1, 10, "how many"},
+    {"learning-rate", TS_OPTION_REAL, offsetof(config, rate), "0.1", NULL, 0, 0, "how fast"},
+    {"fast", TS_OPTION_BOOL, offsetof(config, fast), "no", NULL, 0, 0, "or slow"},
+    {"name", TS_OPTION_TEXT, offsetof(config, name), "", NULL, 0, 0, "whose"},
+    {"kind", TS_OPTION_CHOICE, offsetof(config, kind), "cocod", "ssgd|cocod|dasgd", 0, 0, "which"},
+    {0}};
+
+static config c;
+
+static ts_option_set *open_set(void)
+{
+    ts_option_set *set;
+    const ts_option_group group = {"Test", rows, &c};
+    OK(ts_option_set_open(&group, 1, &set));
+    return set;
+}
+
+static ts_status parse(ts_option_set *set, int n, char **words)
+{
+    char *argv[16] = {"program"};
+    for (int i = 0; i < n; i++) argv[i + 1] = words[i];
+    return ts_option_set_parse(set, n + 1, argv);
+}
+#define PARSE(set, ...)                                                                            \
+    parse(set, (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *)), (char *[]){__VA_ARGS__})
+
+static void test_sources(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/test_base_XXXXXX";
+    int file = mkstemp(path);
+    const char *text = "# a comment\ncount = 4\n learning-rate=0.4 # why\nname = a#b c\n\n";
+    assert_int_equal(write(file, text, strlen(text)), strlen(text));
+    close(file);
+    ts_option_set *set = open_set();
+    assert_int_equal(c.count, 3);
+    setenv("TWINSTREAM_LEARNING_RATE", "0.5", 1);
+    setenv("TWINSTREAM_KIND", "ssgd", 1);
+    OK(PARSE(set, "--kind", "dasgd", "--config", path, "--fast"));
+    unsetenv("TWINSTREAM_LEARNING_RATE");
+    unsetenv("TWINSTREAM_KIND");
+    assert_int_equal(c.count, 4);         /* the file */
+    assert_true(c.rate == 0.5);           /* the environment over it */
+    assert_string_equal(c.kind, "dasgd"); /* the command line over that */
+    assert_string_equal(c.name, "a#b c");
+    assert_true(c.fast);
+    OK(ts_option_set_value(set, "learning-rate", "0.30000000000000004", "test"));
+    OK(ts_option_set_save(set, path));
+    ts_option_set_close(set);
+    set = open_set();
+    OK(ts_option_set_load(set, path));
+    assert_true(c.rate == 0.1 + 0.2 && c.fast && c.count == 4);
+    OK(PARSE(set, "--no-fast", "--count=10"));
+    assert_true(!c.fast && c.count == 10);
+    ts_option_set_close(set);
+    unlink(path);
+}
+
+static void refused(const char *part, ts_status status)
+{
+    assert_int_equal(status, TS_EUSAGE);
+    if (!strstr(ts_trail_message(), part))
+        fail_msg("\"%s\" is not in \"%s\"", part, ts_trail_message());
+}
+
+static void test_bad_options(void **state)
+{
+    (void)state;
+    ts_option_set *set = open_set();
+    refused("did you mean \"count\"", PARSE(set, "--cuont", "4"));
+    refused("did you mean \"learning-rate\"", PARSE(set, "--learn", "4"));
+    refused("did you mean \"cocod\"", PARSE(set, "--kind", "cocdo"));
+    refused("within 1 and 10", PARSE(set, "--count", "11"));
+    refused("whole number", PARSE(set, "--count", "1.5"));
+    refused("a number", PARSE(set, "--learning-rate", "fast"));
+    refused("a number", PARSE(set, "--learning-rate", "nan"));
+    refused("yes or no", PARSE(set, "--fast=maybe"));
+    refused("needs a value", PARSE(set, "--count"));
+    refused("begin with --", PARSE(set, "count", "4"));
+    ts_option_set_close(set);
+}
+
+static void test_help(void **state)
+{
+    (void)state;
+    char text[8192] = "";
+    ts_option_set *set = open_set();
+    FILE *out = fmemopen(text, sizeof text - 1, "w");
+    ts_option_set_help(set, out);
+    fclose(out);
+    for (const ts_option *row = rows; row->key; row++) {
+        assert_non_null(strstr(text, row->key));
+        assert_non_null(strstr(text, row->help));
+    }
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+        assert_true(strlen(line) <= 100);
+    ts_option_set_close(set);
+}
+
+/* ---- the learning rate ---- */
+
+static void near(double x, double y)
+{
+    if (fabs(x - y) > 1e-6) fail_msg("%g is not %g", x, y);
+}
+
+static void test_schedule(void **state)
+{
+    (void)state;
+    ts_schedule s = {.kind = TS_SCHEDULE_CONSTANT,
+                     .peak = 0.4f,
+                     .gamma = 0.1f,
+                     .total = 100,
+                     .warmup = 3,
+                     .n_milestones = 2,
+                     .milestones = {50, 75}};
+    near(ts_schedule_rate(&s, 0), 0.1);
+    near(ts_schedule_rate(&s, 2), 0.3);
+    near(ts_schedule_rate(&s, 3), 0.4);
+    near(ts_schedule_rate(&s, 99), 0.4);
+    s.kind = TS_SCHEDULE_STEP;
+    near(ts_schedule_rate(&s, 49), 0.4);
+    near(ts_schedule_rate(&s, 50), 0.04);
+    near(ts_schedule_rate(&s, 75), 0.004);
+    s.kind = TS_SCHEDULE_COSINE;
+    s.warmup = 0;
+    near(ts_schedule_rate(&s, 0), 0.4);
+    near(ts_schedule_rate(&s, 50), 0.2);
+    near(ts_schedule_rate(&s, 100), 0);
+    near(ts_schedule_rate(&s, 200), 0);
+    s.kind = TS_SCHEDULE_ONE_CYCLE;
+    s.warmup = 20;
+    s.final_ratio = 0.5f;
+    near(ts_schedule_rate(&s, 20), 0.4);
+    near(ts_schedule_rate(&s, 60), 0.3);
+    near(ts_schedule_rate(&s, 100), 0.2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_trail),       cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_permutation), cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_sources),     cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_help),        cmocka_unit_test(test_schedule),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,265 @@
+/* test_data.c - files, shards and batches of pictures; the files are the test's own. */
+#include <math.h>
+#include <unistd.h>
+
+#include "ops/element.h"
+#include "runtime/base/file.h"
+#include "runtime/data/augment_element.h"
+#include "runtime/data/data.h"
+#include "tests/check.h"
+
+enum { RECORD = 3073, EACH = 8, TRAIN = 5 * EACH };
+
+static ts_device *device;
+static ts_stream *stream;
+static char folder[] = "/tmp/test_data_XXXXXX", source[80];
+
+static uint8_t pixel(int sample, int at)
+{
+    return (uint8_t)(ts_random(3, (uint64_t)sample, (uint64_t)at).v[0] & 255);
+}
+
+static void write_batch(const char *name, int first, size_t bytes, int label)
+{
+    char path[100];
+    uint8_t all[EACH * RECORD];
+    for (int i = 0; i < EACH; i++) {
+        all[i * RECORD] = (uint8_t)(label >= 0 ? label : (first + i) % 10);
+        for (int p = 0; p < RECORD - 1; p++) all[i * RECORD + 1 + p] = pixel(first + i, p);
+    }
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_int_equal(fwrite(all, 1, bytes, f), bytes);
+    fclose(f);
+}
+
+static void write_files(void)
+{
+    for (int i = 0; i < 5; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "data_batch_%d.bin", i + 1);
+        write_batch(name, i * EACH, EACH * RECORD, -1);
+    }
+    write_batch("test_batch.bin", TRAIN, EACH * RECORD, -1);
+}
+
+static void refused(const char *part)
+{
+    ts_dataset *d;
+    assert_int_equal(ts_dataset_open(device, source, &d), TS_EDATA);
+    if (!strstr(ts_trail_message(), part))
+        fail_msg("\"%s\" is not in \"%s\"", part, ts_trail_message());
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    ts_dataset *d;
+    write_files();
+    OK(ts_dataset_open(device, source, &d));
+    assert_true(d->train.n == TRAIN && d->test.n == EACH && d->classes == 10);
+    assert_int_equal(d->train.images[3 * 3072 + 5], pixel(3, 5));
+    assert_int_equal(d->train.labels[13], 3);
+    double sum = 0;
+    for (int i = 0; i < TRAIN; i++)
+        for (int p = 0; p < 1024; p++) sum += pixel(i, 1024 + p);
+    assert_true(fabs(d->mean[1] - sum / (TRAIN * 1024)) < 1e-3);
+    ts_dataset_close(d);
+    write_batch("data_batch_2.bin", 0, RECORD + 7, -1);
+    refused("data_batch_2.bin");
+    write_batch("data_batch_2.bin", 0, 2 * RECORD, 10);
+    refused("label 10");
+    write_files();
+    char path[100];
+    snprintf(path, sizeof path, "%s/test_batch.bin", folder);
+    unlink(path);
+    refused("test_batch.bin");
+    write_files();
+    assert_int_equal(ts_dataset_open(device, "cifar10:/no/such/folder", &d), TS_EDATA);
+    assert_int_equal(ts_dataset_open(device, "cifar11:x", &d), TS_EUSAGE);
+    assert_non_null(strstr(ts_trail_message(), "cifar10"));
+    assert_int_equal(ts_dataset_open(device, "synthetic:trian=3", &d), TS_EUSAGE);
+    assert_non_null(strstr(ts_trail_message(), "\"train\""));
+}
+
+/* ---- batches ---- */
+
+static ts_batch make_batch(int n, ts_shape picture, ts_layout layout, ts_type type)
+{
+    ts_batch b = {.shape = {n, picture.c, picture.h, picture.w}, .layout = layout, .type = type};
+    b.input = malloc(ts_layout_count(layout, b.shape) * ts_type_bytes(type));
+    b.labels = malloc((size_t)n * sizeof *b.labels);
+    return b;
+}
+
+static void free_batch(ts_batch *b)
+{
+    free(b->input);
+    free(b->labels);
+}
+
+static float at(const ts_batch *b, int n, int c, int h, int w)
+{
+    size_t i = ts_layout_at(b->layout, b->shape, n, c, h, w);
+    return b->type == TS_BF16 ? ts_bf16_to_float(((uint16_t *)b->input)[i])
+                              : ((float *)b->input)[i];
+}
+
+static void test_batch_is_what_it_says(void **state)
+{
+    static const ts_layout layouts[] = {TS_NCHW, TS_NHWC, TS_NCHW16C, TS_NCHW8C};
+    (void)state;
+    ts_dataset *d;
+    ts_shard shard;
+    OK(ts_dataset_open(device, source, &d));
+    OK(ts_shard_open(d, 1, 2, 4, 0, 9, &shard));
+    ts_control control = {.epoch = 3, .position = 8, .seed = 9};
+    for (int mode = 0; mode < 3; mode++) /* plain; shuffled; cropped and mirrored too */
+        for (int l = 0; l < 4; l++)
+            for (int type = 0; type < 2; type++) {
+                ts_augment a = {.flip = mode == 2, .crop = mode == 2 ? 4 : 0, .shuffle = mode > 0};
+                ts_batch b = make_batch(4, d->picture, layouts[l], type ? TS_BF16 : TS_F32);
+                OK(ts_data_train_batch(d, &shard, &a, &control, &b, stream));
+                OK(ts_stream_sync(stream));
+                for (int n = 0; n < 4; n++) {
+                    int64_t s = ts_sample_at(9, 3, 8 + n, TRAIN, 1, 2, 4, 0, a.shuffle);
+                    if (!mode) assert_int_equal(s, 2 * 8 + 4 + n);
+                    assert_int_equal(b.labels[n], s % 10);
+                    ts_augmentation g = ts_augmentation_of(9, 3, s, a.crop, a.flip);
+                    for (int c = 0; c < 3; c++)
+                        for (int y = 0; y < 32; y++)
+                            for (int x = 0; x < 32; x++) {
+                                int sx = (g.flip ? 31 - x : x) + g.dx, sy = y + g.dy;
+                                bool in = sx >= 0 && sx < 32 && sy >= 0 && sy < 32;
+                                int byte = in ? pixel((int)s, c * 1024 + sy * 32 + sx) : 0;
+                                float want = (float)(byte - (double)d->mean[c]) / d->std[c];
+                                assert_true(fabsf(at(&b, n, c, y, x) - want) <
+                                            (type ? 0.01f : 1e-5f));
+                            }
+                }
+                free_batch(&b);
+            }
+    ts_shard_close(d, &shard);
+    ts_dataset_close(d);
+}
+
+static void test_augmentation_varies(void **state)
+{
+    (void)state;
+    int flips = 0, moves[9] = {0};
+    for (int i = 0; i < 900; i++) {
+        ts_augmentation g = ts_augmentation_of(1, 0, i, 4, 1);
+        flips += g.flip;
+        moves[g.dx + 4]++;
+        assert_true(g.dy >= -4 && g.dy <= 4);
+    }
+    assert_true(flips > 380 && flips < 520);
+    for (int i = 0; i < 9; i++) assert_true(moves[i] > 60 && moves[i] < 140);
+}
+
+/* The samples of one global batch are the same whatever the number of ranks. */
+static void test_shards_share_one_order(void **state)
+{
+    (void)state;
+    for (int epoch = 0; epoch < 2; epoch++) {
+        int seen[TRAIN] = {0};
+        for (int size = 1; size <= 4; size *= 2)
+            for (int rank = 0; rank < size; rank++)
+                for (int i = 0; i < TRAIN / size; i++)
+                    seen[ts_sample_at(5, epoch, i, TRAIN, rank, size, 8 / size, 0, 1)]++;
+        for (int i = 0; i < TRAIN; i++) assert_int_equal(seen[i], 3);
+        for (int n = 0; n < 8; n++) {
+            int64_t alone = ts_sample_at(5, epoch, 8 + n, TRAIN, 0, 1, 8, 0, 1);
+            int64_t shared = ts_sample_at(5, epoch, 4 + n % 4, TRAIN, n / 4, 2, 4, 0, 1);
+            assert_int_equal(alone, shared);
+        }
+    }
+    int same = 0;
+    for (int i = 0; i < TRAIN; i++)
+        same += ts_sample_at(5, 0, i, TRAIN, 0, 1, 8, 0, 1) ==
+                ts_sample_at(5, 1, i, TRAIN, 0, 1, 8, 0, 1);
+    assert_true(same < TRAIN / 2); /* epochs differ */
+}
+
+static void test_skewed_shards(void **state)
+{
+    (void)state;
+    ts_dataset *d;
+    OK(ts_dataset_open(device, "synthetic:train=1000,test=10,size=4", &d));
+    for (int full = 0; full < 2; full++) {
+        int seen[1000] = {0}, classes_of_first = 0;
+        for (int rank = 0; rank < 4; rank++) {
+            ts_shard s;
+            bool has[10] = {false};
+            OK(ts_shard_open(d, rank, 4, 10, full ? 1.0 : 0.4, 1, &s));
+            assert_true(s.pool == 250 && s.n == 250);
+            for (int i = 0; i < s.pool; i++) {
+                seen[s.samples[i]]++;
+                has[d->train.host_labels[s.samples[i]]] = true;
+            }
+            for (int c = 0; c < 10; c++) classes_of_first += rank == 0 && has[c];
+            ts_shard_close(d, &s);
+        }
+        for (int i = 0; i < 1000; i++) assert_int_equal(seen[i], 1);
+        assert_true(full ? classes_of_first <= 4 : classes_of_first == 10);
+    }
+    ts_shard s;
+    assert_int_equal(ts_shard_open(d, 0, 2, 600, 0, 1, &s), TS_EUSAGE);
+    ts_dataset_close(d);
+}
+
+static void test_tail_of_the_test_split(void **state)
+{
+    (void)state;
+    ts_dataset *d;
+    OK(ts_dataset_open(device, source, &d));
+    ts_batch b = make_batch(6, d->picture, TS_NCHW, TS_F32);
+    OK(ts_data_test_batch(d, 6, &b, stream));
+    OK(ts_stream_sync(stream));
+    for (int n = 0; n < 6; n++) assert_int_equal(b.labels[n], n < 2 ? (TRAIN + 6 + n) % 10 : -1);
+    assert_true(fabsf(at(&b, 1, 2, 3, 4) -
+                      ((float)pixel(TRAIN + 7, 2048 + 100) - d->mean[2]) / d->std[2]) < 1e-5f);
+    free_batch(&b);
+    ts_dataset_close(d);
+}
+
+static void test_synthetic(void **state)
+{
+    (void)state;
+    ts_dataset *a, *b, *other;
+    OK(ts_dataset_open(device, "synthetic:train=300,test=20,size=12", &a));
+    OK(ts_dataset_open(device, "synthetic:train=300,test=20,size=12", &b));
+    OK(ts_dataset_open(device, "synthetic:train=300,test=20,size=12,seed=2", &other));
+    size_t bytes = 300 * 3 * 144;
+    assert_memory_equal(a->train.images, b->train.images, bytes);
+    assert_memory_not_equal(a->train.images, other->train.images, bytes);
+    int counts[10] = {0};
+    for (int i = 0; i < 300; i++) counts[a->train.host_labels[i]]++;
+    for (int c = 0; c < 10; c++) assert_true(counts[c] > 10);
+    ts_dataset_close(a);
+    ts_dataset_close(b);
+    ts_dataset_close(other);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_batch_is_what_it_says),
+        cmocka_unit_test(test_augmentation_varies),
+        cmocka_unit_test(test_shards_share_one_order),
+        cmocka_unit_test(test_skewed_shards),
+        cmocka_unit_test(test_tail_of_the_test_split),
+        cmocka_unit_test(test_synthetic),
+    };
+    if (!mkdtemp(folder)) return 1;
+    snprintf(source, sizeof source, "cifar10:%s", folder);
+    if (ts_device_open("host", 0, &device) ||
+        ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream))
+        return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ts_stream_close(stream);
+    ts_device_close(device);
+    (void)ts_file_remove_folder(folder);
+    return failed;
+}
