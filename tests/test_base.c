@@ -151,7 +151,35 @@ static void test_sources(void **state)
     assert_true(c.rate == 0.1 + 0.2 && c.fast && c.count == 4);
     OK(PARSE(set, "--no-fast", "--count=10"));
     assert_true(!c.fast && c.count == 10);
+    static const char *const words[] = {"yes", "no", "on", "off", "true", "false", "1", "0"};
+    for (int i = 0; i < 8; i++) {
+        OK(ts_option_set_value(set, "fast", words[i], "test"));
+        assert_int_equal(c.fast, i % 2 == 0);
+    }
+    OK(PARSE(set, "--fast", "--count", "2"));
+    assert_true(c.fast && c.count == 2);
+    OK(PARSE(set, "--fast=no"));
+    assert_false(c.fast);
     ts_option_set_close(set);
+    unlink(path);
+}
+
+static void test_every_text_is_saved(void **state)
+{
+    static const char *const texts[] = {"", "plain", "a=b", "a#b", "two  words", "runs #2"};
+    (void)state;
+    char path[] = "/tmp/test_base_XXXXXX";
+    close(mkstemp(path));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        ts_option_set *set = open_set();
+        OK(ts_option_set_value(set, "name", texts[i], "test"));
+        OK(ts_option_set_save(set, path));
+        ts_option_set_close(set);
+        set = open_set();
+        OK(ts_option_set_load(set, path));
+        assert_string_equal(c.name, texts[i]);
+        ts_option_set_close(set);
+    }
     unlink(path);
 }
 
@@ -176,6 +204,14 @@ static void test_bad_options(void **state)
     refused("yes or no", PARSE(set, "--fast=maybe"));
     refused("needs a value", PARSE(set, "--count"));
     refused("begin with --", PARSE(set, "count", "4"));
+    refused("within 1 and 10", PARSE(set, "--count", "-1"));
+    refused("unknown option \"no-count\"", PARSE(set, "--no-count"));
+    assert_int_equal(PARSE(set, "--config", "/no/such/file"), TS_EDATA);
+    setenv("TWINSTREAM_COUNT", "many", 1);
+    refused("TWINSTREAM_COUNT", PARSE(set, "--no-fast"));
+    unsetenv("TWINSTREAM_COUNT");
+    assert_int_equal(c.count, 3); /* nothing of all this was taken */
+    assert_null(ts_option_nearest("zzzzz", "ssgd|cocod"));
     ts_option_set_close(set);
 }
 
@@ -233,15 +269,25 @@ static void test_schedule(void **state)
     near(ts_schedule_rate(&s, 20), 0.4);
     near(ts_schedule_rate(&s, 60), 0.3);
     near(ts_schedule_rate(&s, 100), 0.2);
+    near(ts_schedule_rate(&s, 1000), 0.2);
+    for (int i = 1; i < 100; i++) /* up to the peak, then down */
+        assert_true((ts_schedule_rate(&s, i) > ts_schedule_rate(&s, i - 1)) == (i <= 20));
+    s.warmup = s.total; /* all of it warm-up */
+    near(ts_schedule_rate(&s, 100), 0.2);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_trail),       cmocka_unit_test(test_philox),
-        cmocka_unit_test(test_permutation), cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_sources),     cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_help),        cmocka_unit_test(test_schedule),
+        cmocka_unit_test(test_trail),
+        cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_permutation),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_every_text_is_saved),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_schedule),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,11 +75,53 @@ static void test_files(void **state)
     unlink(path);
     refused("test_batch.bin");
     write_files();
+    snprintf(path, sizeof path, "%s/data_batch_4.bin", folder);
+    assert_int_equal(truncate(path, 0), 0);
+    refused("data_batch_4.bin");
+    write_files();
     assert_int_equal(ts_dataset_open(device, "cifar10:/no/such/folder", &d), TS_EDATA);
+    assert_non_null(strstr(ts_trail_message(), "/no/such/folder"));
+    assert_int_equal(ts_dataset_open(device, "cifar10", &d), TS_EUSAGE);
     assert_int_equal(ts_dataset_open(device, "cifar11:x", &d), TS_EUSAGE);
     assert_non_null(strstr(ts_trail_message(), "cifar10"));
     assert_int_equal(ts_dataset_open(device, "synthetic:trian=3", &d), TS_EUSAGE);
     assert_non_null(strstr(ts_trail_message(), "\"train\""));
+}
+
+/* Two label bytes, of which the second counts; the files in the folder of the download. */
+static void test_cifar100(void **state)
+{
+    static const char *const names[] = {"train.bin", "test.bin"};
+    (void)state;
+    ts_dataset *d;
+    char inner[100], path[120], data[100];
+    snprintf(inner, sizeof inner, "%s/cifar-100-binary", folder);
+    snprintf(data, sizeof data, "cifar100:%s", folder);
+    OK(ts_file_make_folder(inner));
+    for (int last = 99; last <= 100; last++) {
+        for (int k = 0; k < 2; k++) {
+            snprintf(path, sizeof path, "%s/%s", inner, names[k]);
+            FILE *f = fopen(path, "wb");
+            for (int i = 0; i < 3; i++) {
+                fputc(i, f);
+                fputc(k && i == 2 ? last : 50 + i, f);
+                for (int p = 0; p < RECORD - 1; p++) fputc(pixel(k * 3 + i, p), f);
+            }
+            fclose(f);
+        }
+        ts_status status = ts_dataset_open(device, data, &d);
+        if (last == 100) {
+            assert_int_equal(status, TS_EDATA);
+            assert_non_null(strstr(ts_trail_message(), "test.bin: record 2 has the label 100"));
+            continue;
+        }
+        OK(status);
+        assert_true(d->train.n == 3 && d->test.n == 3 && d->classes == 100);
+        for (int i = 0; i < 3; i++) assert_int_equal(d->train.labels[i], 50 + i);
+        assert_int_equal(d->test.labels[2], 99);
+        assert_int_equal(d->test.images[3072 + 7], pixel(4, 7));
+        ts_dataset_close(d);
+    }
 }
 
 /* ---- batches ---- */
@@ -245,6 +287,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_cifar100),
         cmocka_unit_test(test_batch_is_what_it_says),
         cmocka_unit_test(test_augmentation_varies),
         cmocka_unit_test(test_shards_share_one_order),

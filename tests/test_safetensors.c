@@ -66,10 +66,12 @@ static void test_damage(void **state)
         write_file(bytes, cut);
         refused("");
     }
-    bytes[n - 1] ^= 1;
-    write_file(bytes, n);
-    refused("checksum");
-    bytes[n - 1] ^= 1;
+    for (size_t i = n - sizeof weights - sizeof batches; i < n; i++) {
+        bytes[i] ^= (unsigned char)(1 << i % 8);
+        write_file(bytes, n);
+        refused("checksum");
+        bytes[i] ^= (unsigned char)(1 << i % 8);
+    }
     bytes[7] = 0x40; /* a header longer than the file */
     write_file(bytes, n);
     refused("header");
@@ -108,6 +110,20 @@ static void test_bad_headers(void **state)
     refused("overlap");
     with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 9);
     refused("no tensor");
+    with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8);
+    refused("gaps");
+    with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4);
+    refused("\"a\"");
+    with_header("{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],"
+                "\"data_offsets\":[0,0]}}",
+                0);
+    refused("\"a\""); /* 2^64 elements are not none */
+    with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[0,4]}}", 4);
+    refused("\"a\"");
+    with_header("{\"a\":7}", 0);
+    refused("\"a\"");
+    with_header("[]", 0);
+    refused("header");
     ts_safetensors *file; /* another program's file has no checksum */
     with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4);
     OK(ts_safetensors_open(path, &file));
