@@ -49,14 +49,21 @@ int ts_build_input(ts_builder *b)
     return add_node(b, -1, "", &desc);
 }
 
+/* Where a window of `kernel` fits; 0: nowhere, which add_node refuses. */
+static int windows(int pixels, int kernel, int stride, int padding)
+{
+    int room = pixels + 2 * padding - kernel;
+    return room < 0 ? 0 : room / stride + 1;
+}
+
 int ts_build_conv(ts_builder *b, int from, const char *name, int channels, int kernel, int stride,
                   int padding)
 {
     ts_shape in = source(b, from);
     ts_op_desc desc = {.kind = TS_OP_CONV,
                        .in = in,
-                       .out = {1, channels, (in.h + 2 * padding - kernel) / stride + 1,
-                               (in.w + 2 * padding - kernel) / stride + 1},
+                       .out = {1, channels, windows(in.h, kernel, stride, padding),
+                               windows(in.w, kernel, stride, padding)},
                        .kernel = kernel,
                        .stride = stride,
                        .padding = padding};
@@ -93,8 +100,8 @@ static int pool(ts_builder *b, ts_op_kind kind, int from, int kernel, int stride
                        .stride = stride,
                        .padding = padding};
     if (kernel) {
-        desc.out.h = (in.h + 2 * padding - kernel) / stride + 1;
-        desc.out.w = (in.w + 2 * padding - kernel) / stride + 1;
+        desc.out.h = windows(in.h, kernel, stride, padding);
+        desc.out.w = windows(in.w, kernel, stride, padding);
     }
     return add_node(b, from, "", &desc);
 }

@@ -12,7 +12,7 @@ expect() {
     name=$1 how=$2 code=$3
     shift 3
     begin=$(date +%s)
-    timeout -k 5 40 "$here/mpirun" 3 "$@" "$program" "$how" 1 >"$out" 2>&1
+    timeout -k 5 40 "$here/../launch/mpirun" 3 "$@" "$program" "$how" 1 >"$out" 2>&1
     rc=$?
     seconds=$(($(date +%s) - begin))
     problem=

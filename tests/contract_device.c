@@ -487,7 +487,8 @@ static void devices_by_name(void **state)
     assert_int_equal(ts_device_open("hosst", 0, &found), TS_EUSAGE);
     assert_null(found);
     assert_non_null(strstr(ts_trail_message(), "did you mean 'host'"));
-    assert_int_equal(ts_device_open("host", 1, &found), TS_EUSAGE);
+    OK(ts_device_open("host", 1, &found)); /* the ranks of a machine share it */
+    ts_device_close(found);
 }
 
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)

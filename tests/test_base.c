@@ -128,7 +128,7 @@ static void test_sources(void **state)
     (void)state;
     char path[] = "/tmp/test_base_XXXXXX";
     int file = mkstemp(path);
-    const char *text = "# a comment\ncount = 4\n learning-rate=0.4 # why\nname = a#b c\n\n";
+    const char *text = "# a comment\ncount = 4\n learning-rate=0.4\n  # why\nname = a#b c\n\n";
     assert_int_equal(write(file, text, strlen(text)), strlen(text));
     close(file);
     ts_option_set *set = open_set();

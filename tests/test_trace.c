@@ -83,19 +83,20 @@ static void spans_nest(void **state)
     OK(ts_stream_sync(comm));
     ts_trace_drain(trace, keep, &found);
     assert_int_equal(found.n, 3);
-    assert_int_equal(found.list[0].kind, TS_SPAN_FORWARD);
-    assert_int_equal(found.list[1].kind, TS_SPAN_BACKWARD);
-    assert_int_equal(found.list[2].kind, TS_SPAN_COMM);
-    assert_int_equal(found.list[0].stream, 0);
-    assert_int_equal(found.list[2].stream, 1);
-    assert_int_equal(found.list[2].detail, 3);
+    /* the stream used first comes last */
+    assert_int_equal(found.list[0].kind, TS_SPAN_COMM);
+    assert_int_equal(found.list[1].kind, TS_SPAN_FORWARD);
+    assert_int_equal(found.list[2].kind, TS_SPAN_BACKWARD);
+    assert_int_equal(found.list[0].stream, 1);
+    assert_int_equal(found.list[1].stream, 0);
+    assert_int_equal(found.list[0].detail, 3);
     assert_string_equal(ts_trace_stream_label(trace, 0), "compute");
     assert_string_equal(ts_trace_stream_label(trace, 1), "comm");
     assert_string_equal(ts_trace_stream_label(trace, 2), "");
-    assert_true(found.list[0].begin_ns >= begin);
-    assert_true(found.list[0].end_ns - found.list[0].begin_ns >= 5 * MILLISECOND);
-    assert_true(found.list[1].end_ns - found.list[1].begin_ns >= 10 * MILLISECOND);
-    assert_true(found.list[1].begin_ns >= found.list[0].end_ns);
+    assert_true(found.list[1].begin_ns >= begin);
+    assert_true(found.list[1].end_ns - found.list[1].begin_ns >= 5 * MILLISECOND);
+    assert_true(found.list[2].end_ns - found.list[2].begin_ns >= 10 * MILLISECOND);
+    assert_true(found.list[2].begin_ns >= found.list[1].end_ns);
     /* What was open at one drain is finished at a later one. */
     OK(ts_trace_end(trace, compute, TS_SPAN_UPDATE));
     OK(ts_trace_end(trace, compute, TS_SPAN_STEP));
@@ -105,7 +106,7 @@ static void spans_nest(void **state)
     assert_int_equal(found.list[3].kind, TS_SPAN_UPDATE);
     assert_int_equal(found.list[4].kind, TS_SPAN_STEP);
     assert_int_equal(found.list[4].detail, 7);
-    assert_true(found.list[4].begin_ns <= found.list[0].begin_ns);
+    assert_true(found.list[4].begin_ns <= found.list[1].begin_ns);
     assert_int_equal(ts_trace_lost(trace), 0);
     ts_trace_close(trace);
     for (int kind = 0; kind < TS_SPAN_KINDS; kind++) assert_non_null(ts_span_names[kind]);
@@ -228,7 +229,7 @@ static void a_row_belongs_to_a_label(void **state)
     assert_int_equal(found.n, 3);
     assert_string_equal(ts_trace_stream_label(trace, 0), "first");
     assert_string_equal(ts_trace_stream_label(trace, 1), "second");
-    assert_int_equal(found.list[2].stream, 1);
+    assert_int_equal(found.list[0].stream, 1);
     ts_trace_close(trace);
 }
 

@@ -278,10 +278,8 @@ ts_status ts_option_set_load(ts_option_set *set, const char *path)
         char source[600], *next = strchr(line, '\n');
         if (next) *next++ = 0;
         number++;
-        /* a value may hold a '#', a comment starts a line or follows a space */
-        for (char *c = line; *c; c++)
-            if (*c == '#' && (c == line || isspace((unsigned char)c[-1]))) *c-- = 0;
         char *key = trim(line), *equals = strchr(key, '=');
+        if (*key == '#') *key = 0; /* a value may hold one, so a comment has its own line */
         snprintf(source, sizeof source, "%s line %d", path, number);
         if (*key && !equals) {
             status = TS_ERROR(TS_EUSAGE, "%s: \"%s\" is not \"key = value\"", source, key);

@@ -48,7 +48,7 @@ ts_status ts_option_set_value(ts_option_set *set, const char *key, const char *v
                               const char *source);
 /* File, environment, command line, in this order. argv[0] is skipped. */
 ts_status ts_option_set_parse(ts_option_set *set, int argc, char **argv);
-/* A file of "key = value" lines; '#' starts a comment. */
+/* A file of "key = value" lines; a line that begins with '#' is a comment. */
 ts_status ts_option_set_load(ts_option_set *set, const char *path);
 /* Every key with its value now, "key = value" lines that ts_option_set_load reads back. */
 ts_status ts_option_set_save(const ts_option_set *set, const char *path);
