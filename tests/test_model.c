@@ -475,6 +475,54 @@ static void test_several_workspaces(void **state)
     ts_model_close(m);
 }
 
+/* A batch norm that adds its own input, and the same by way of a pool that changes nothing. */
+static ts_status build_own(ts_builder *b, bool around, int classes)
+{
+    int x = ts_build_conv(b, ts_build_input(b), "a", 8, 3, 1, 1);
+    x = ts_build_batch_norm(b, x, "b", around ? ts_build_average_pool(b, x, 1, 1) : x, true);
+    ts_build_linear(b, ts_build_average_pool(b, x, 0, 0), "c", classes, false);
+    return TS_OK;
+}
+
+static ts_status build_direct(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    return build_own(b, false, classes);
+}
+
+static ts_status build_around(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    return build_own(b, true, classes);
+}
+
+static void test_one_node_read_twice_by_another(void **state)
+{
+    static const ts_network networks[] = {{"direct", build_direct, ""},
+                                          {"around", build_around, ""}};
+    (void)state;
+    float *gradients[2];
+    int n = 0;
+    for (int k = 0; k < 2; k++) {
+        ts_control control = {0};
+        OK(ts_network_add(&networks[k]));
+        ts_model *m = open_model(networks[k].name, 8, TS_F32, NULL, 4096);
+        ts_flat *f = ts_model_flat(m);
+        ts_workspace *w = open_workspace(m, 3, true, &control);
+        fill_batch(w, 0);
+        OK(ts_workspace_forward(w, 0, ts_model_nodes(m), stream));
+        OK(ts_workspace_backward(w, 0, ts_model_nodes(m), f->gradients, NULL, NULL, stream));
+        OK(ts_stream_sync(stream));
+        n = (int)f->n;
+        gradients[k] = copy_of(f->gradients, f->n * sizeof(float));
+        ts_workspace_close(w);
+        ts_model_close(m);
+    }
+    near(gradients[0], gradients[1], n, 1e-6f);
+    free(gradients[0]);
+    free(gradients[1]);
+}
+
 /* ---- networks that are refused ---- */
 
 static ts_status build_thrice(ts_builder *b, ts_shape input, int classes)
@@ -529,11 +577,17 @@ static void test_too_small_pictures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arena),          cmocka_unit_test(test_flat_layout),
-        cmocka_unit_test(test_read_and_write), cmocka_unit_test(test_init),
-        cmocka_unit_test(test_buckets),        cmocka_unit_test(test_ranges_of_nodes),
-        cmocka_unit_test(test_evaluation),     cmocka_unit_test(test_several_workspaces),
-        cmocka_unit_test(test_bad_networks),   cmocka_unit_test(test_too_small_pictures),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_flat_layout),
+        cmocka_unit_test(test_read_and_write),
+        cmocka_unit_test(test_init),
+        cmocka_unit_test(test_buckets),
+        cmocka_unit_test(test_ranges_of_nodes),
+        cmocka_unit_test(test_evaluation),
+        cmocka_unit_test(test_several_workspaces),
+        cmocka_unit_test(test_one_node_read_twice_by_another),
+        cmocka_unit_test(test_bad_networks),
+        cmocka_unit_test(test_too_small_pictures),
     };
     if (ts_device_open("host", 0, &device) ||
         ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream))

@@ -84,12 +84,12 @@ static void compare(const ts_model *m, const char *kind, const char *name, const
     double mine = 0, rms = norm / sqrt((double)count);
     for (size_t i = 0; i < count; i++) mine += (double)plain[i] * plain[i];
     mine = sqrt(mine);
-    if (!(fabs(mine - norm) <= 2e-3 * norm))
+    if (!(fabs(mine - norm) <= (many ? 2e-3 : 1e-5) * norm))
         fail_msg("%s: %s of %s has the norm %.7g, PyTorch's %.7g", ts_model_name(m), kind, name,
                  mine, norm);
     for (int i = 0; i < SAMPLES; i++) {
         double x = plain[((size_t)i * 7919 + 13) % count];
-        if (!(fabs(x - samples[i]) <= 2e-2 * rms + 1e-3 * fabs(samples[i])))
+        if (!(fabs(x - samples[i]) <= (many ? 2e-2 : 1e-4) * rms))
             fail_msg("%s: %s of %s, sample %d is %.7g, PyTorch's %.7g (rms %.3g)", ts_model_name(m),
                      kind, name, i, x, samples[i], rms);
     }

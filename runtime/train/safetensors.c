@@ -80,7 +80,8 @@ ts_status ts_safetensors_save(const char *path, const ts_file_tensor *tensors, s
                               const ts_file_pair *metadata, size_t n_metadata)
 {
     char temporary[1024], *header;
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    int length = snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    TS_NEED((size_t)length < sizeof temporary, TS_EUSAGE, "the path %s is too long", path);
     TS_TRY(make_header(path, tensors, n, metadata, n_metadata, &header));
     FILE *file = fopen(temporary, "wb");
     int reason = errno;
