@@ -1,7 +1,7 @@
 /* synthetic.c - pictures that a network can learn, where no data set is at hand.
  *
  * A class is a shape (disc, ring, square, cross, triangle) with one of two textures (stripes,
- * checks) on it. Position, size, rotation, colours, background and noise are random, so the mean
+ * checks) on it. Position, size, tilt, colours, background and noise are random, so the mean
  * picture of a class says little and pixels alone do not give it away. Each picture is a function
  * of (seed, split, index). It is not CIFAR-10, and says nothing about it. */
 #include <math.h>
@@ -56,16 +56,16 @@ static bool inside(int kind, float x, float y)
 
 static void paint(dice *d, int class, int size, uint8_t *image)
 {
-    float half = (float)size / 2, angle = roll(d, 0, 6.2831853f);
+    float half = (float)size / 2, angle = roll(d, -0.5f, 0.5f);
     float cx = half + roll(d, -0.25f, 0.25f) * half, cy = half + roll(d, -0.25f, 0.25f) * half;
-    float scale = roll(d, 0.45f, 0.75f) * half, cosine = cosf(angle), sine = sinf(angle);
-    float wave = roll(d, 5.0f, 7.0f), phase = roll(d, 0, 6.28f), noise = roll(d, 8, 28);
-    float slope_x = roll(d, -40, 40), slope_y = roll(d, -40, 40);
+    float scale = roll(d, 0.55f, 0.8f) * half, cosine = cosf(angle), sine = sinf(angle);
+    float wave = roll(d, 5.0f, 7.0f), phase = roll(d, 0, 6.28f), noise = roll(d, 5, 20);
+    float slope_x = roll(d, -30, 30), slope_y = roll(d, -30, 30);
     float ground[3], light[3], dark[3];
     for (int c = 0; c < 3; c++) {
-        ground[c] = roll(d, 60, 190);
-        light[c] = roll(d, 110, 250);
-        dark[c] = light[c] - roll(d, 60, 110);
+        ground[c] = roll(d, 40, 130);
+        light[c] = roll(d, 170, 250);
+        dark[c] = light[c] - roll(d, 80, 140);
     }
     for (int py = 0; py < size; py++)
         for (int px = 0; px < size; px++) {
