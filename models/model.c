@@ -25,6 +25,15 @@ static bool feeds_linear(const ts_builder *b, int node)
     return false;
 }
 
+/* How often later nodes read it, as input or as residual. */
+static int count_readers(const ts_builder *b, int node)
+{
+    int readers = 0;
+    for (int i = node + 1; i < b->n; i++)
+        readers += (b->nodes[i].from == node) + (b->nodes[i].add == node);
+    return readers;
+}
+
 /* Layouts and types of every node: one layout for all pictures inside the net; what a linear layer
  * reads lies as the layer counts it. */
 static void set_layouts(ts_model *m)
@@ -39,6 +48,7 @@ static void set_layouts(ts_model *m)
         if (i == 0) continue;
         d->in_layout = b->nodes[b->nodes[i].from].desc.layout;
         d->needs_dx = b->nodes[i].from > 0;
+        d->two_readers = count_readers(b, i) == 2;
         if (d->kind == TS_OP_BATCH_NORM || d->kind == TS_OP_DROPOUT) d->layout = d->in_layout;
     }
     /* logits and loss are fp32 */
@@ -56,9 +66,7 @@ static ts_status check_readers(ts_model *m)
             "classes",
             m->network->name, m->options.classes);
     for (int i = 0; i < b->n; i++) {
-        int readers = 0;
-        for (int j = i + 1; j < b->n; j++)
-            readers += (b->nodes[j].from == i) + (b->nodes[j].add == i);
+        int readers = count_readers(b, i);
         TS_NEED(readers == (i < b->n - 1) || (readers == 2 && i > 0), TS_EUSAGE,
                 "network %s: the output of node %d (%s) is read %d times; once or twice is served",
                 m->network->name, i, b->nodes[i].name, readers);

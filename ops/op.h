@@ -44,6 +44,7 @@ typedef struct ts_op_desc {
     bool add;                /* batch norm: a residual is added before the ReLU */
     bool relu;               /* batch norm, linear */
     bool needs_dx;           /* false where nothing before it learns */
+    bool two_readers;        /* y's gradient comes in two parts, which the op adds */
     bool training;           /* false: forward only, batch norm by its running statistics */
     float epsilon, momentum; /* batch norm: 1e-5, 0.1 (share of the new batch) */
     float smoothing;         /* cross-entropy */
@@ -56,8 +57,8 @@ typedef struct ts_op_args {
     /* forward */
     const void *x, *residual;
     void *y;
-    /* backward: y's gradient may come in two parts that the op adds (a tensor with two readers);
-     * dy2 NULL: one part. Cross-entropy: dx = d loss / d logits. */
+    /* backward; dy2: the second part of y's gradient, NULL without `two_readers`.
+     * Cross-entropy: dx = d loss / d logits. */
     const void *dy, *dy2;
     void *dx, *dresidual;
     /* parameters, in the op's order: conv, linear: weight; batch norm: gamma */
@@ -105,7 +106,7 @@ struct ts_op {
     size_t weight_n; /* elements of weight in the op's order, padding included; 0: none */
     size_t bias_n;
     size_t packed_bytes, saved_bytes, scratch_bytes;
-    bool reads_shadow;    /* the bf16 copy of the parameters must be kept for it */
+    bool reads_shadow; /* the bf16 copy of the parameters must be kept for it */
     /* Names the weight's order, e.g. "OIhw16i16o": ranks and flat buffers must agree on it. */
     char weight_order[32];
 };

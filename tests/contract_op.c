@@ -2,14 +2,11 @@
  *
  * The reference is checked by central differences, every other backend against the reference: each
  * pass, each type, relative norm of the difference; a second run gives the same bits, and nothing
- * outside an output is touched. */
+ * around a buffer is touched. A failure names the op, the backend and the pass or buffer. */
 #include <math.h>
 
 #include "ops/element.h"
 #include "tests/check.h"
-
-#define F TS_F32
-#define H TS_BF16
 
 static ts_device *device;
 static ts_stream *stream;
@@ -33,6 +30,8 @@ static const ts_op_desc cases[] = {
     {CONV(32, 8, 64, 4, 1, 2, 0, TS_NCHW16C)},
     {CONV(64, 4, 64, 4, 3, 1, 1, TS_NCHW16C)},
     {CONV(3, 20, 16, 10, 7, 2, 3, TS_NCHW)},
+    {CONV(20, 8, 20, 8, 3, 1, 1, TS_NCHW16C)},
+    {CONV(32, 8, 20, 4, 1, 2, 0, TS_NCHW16C)},
     {NORM(32, 6, TS_NCHW16C)},
     {NORM(32, 6, TS_NCHW16C), .relu = true},
     {NORM(32, 6, TS_NCHW16C), .relu = true, .add = true},
@@ -62,19 +61,36 @@ enum { N_CASES = sizeof cases / sizeof *cases };
 enum { GUARD = 64 };
 #define PATTERN 0x5a
 
-/* Memory with guard bytes behind it. */
+/* What is being checked, for failures: "conv ... by onednn". */
+static char subject[256];
+
+static void name_subject(const ts_op *op)
+{
+    char text[160];
+    ts_op_describe(&op->desc, text, sizeof text);
+    snprintf(subject, sizeof subject, "%s, %s, by %s", text,
+             op->desc.training ? "training" : "inference", op->ops->name);
+}
+
+/* Memory with guard bytes on both sides. */
 static void *guarded(size_t bytes)
 {
-    unsigned char *at = aligned_alloc(64, (bytes + GUARD + 63) / 64 * 64);
-    memset(at, PATTERN, bytes + GUARD);
-    return at;
+    unsigned char *at = aligned_alloc(64, (bytes + 2 * GUARD + 63) / 64 * 64);
+    memset(at, PATTERN, bytes + 2 * GUARD);
+    return at + GUARD;
+}
+
+static void release(const void *at)
+{
+    if (at) free((unsigned char *)(uintptr_t)at - GUARD);
 }
 
 static void check_guard(const void *at, size_t bytes, const char *what)
 {
+    const unsigned char *start = at;
     for (size_t i = 0; at && i < GUARD; i++)
-        if (((const unsigned char *)at)[bytes + i] != PATTERN)
-            fail_msg("%s: byte %zu behind its end was overwritten", what, i);
+        if (start[bytes + i] != PATTERN || *(start - 1 - i) != PATTERN)
+            fail_msg("%s: %s: a byte %zu from its ends was overwritten", subject, what, i);
 }
 
 typedef struct bench {
@@ -148,10 +164,10 @@ static void check_padding(const void *at, ts_shape s, ts_layout layout, ts_type 
     for (size_t i = 0; i < all * bytes; i++) nonzero -= copy[i] != 0;
     free(copy);
     free(plain);
-    if (nonzero) fail_msg("%s: padding channels are not zero", what);
+    if (nonzero) fail_msg("%s: %s: padding channels are not zero", subject, what);
 }
 
-static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend, bool two)
+static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend)
 {
     memset(b, 0, sizeof *b);
     b->d = *desc;
@@ -168,10 +184,7 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend, 
     float scale = d->kind == TS_OP_BATCH_NORM ? 1 : 1 / sqrtf((float)(weights / (size_t)d->out.c));
     b->weight = random_floats(5, weights, scale);
     b->bias = random_floats(6, ts_op_plain_bias_count(d), 1);
-    for (int c = 0; c < 128; c++) {
-        b->running[c] = 0.3f * noise(7, (size_t)c);
-        b->running[c + (c < d->in.c ? 0 : 0)] += 0;
-    }
+    for (int c = 0; c < 128; c++) b->running[c] = 0.3f * noise(7, (size_t)c);
     for (int c = 0; c < d->in.c && d->kind == TS_OP_BATCH_NORM; c++)
         b->running[d->in.c + c] = 1 + 0.5f * noise(8, (size_t)c);
     for (int n = 0; n < 8; n++) b->labels[n] = n == 1 ? -1 : (n * 7) % (d->in.c ? d->in.c : 1);
@@ -204,15 +217,15 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend, 
                         .saved = guarded(op->saved_bytes),
                         .scratch = guarded(op->scratch_bytes)};
     if (d->training) {
-        void *dy = guarded(y_bytes), *dy2 = guarded(y_bytes);
+        void *dy = guarded(y_bytes), *dy2 = d->two_readers ? guarded(y_bytes) : NULL;
         put(dy, b->dy, d->out, d->layout, b->y_type);
-        put(dy2, b->dy2, d->out, d->layout, b->y_type);
+        if (dy2) put(dy2, b->dy2, d->out, d->layout, b->y_type);
         b->a.dy = dy;
-        b->a.dy2 = two ? dy2 : NULL;
+        b->a.dy2 = dy2;
         b->a.dx = guarded(x_bytes);
         b->a.dresidual = d->add ? guarded(y_bytes) : NULL;
     }
-    if (!d->add) free(residual);
+    if (!d->add) release(residual);
 }
 
 static void run_passes(bench *b)
@@ -233,6 +246,7 @@ static void collect(bench *b)
     const ts_op_desc *d = &b->d;
     const ts_op *op = b->op;
     size_t x_bytes = b->x_n * ts_type_bytes(d->type), y_bytes = b->y_n * ts_type_bytes(b->y_type);
+    name_subject(op);
     b->y = take(b->a.y, d->out, d->layout, d->kind == TS_OP_CROSS_ENTROPY ? TS_F32 : b->y_type);
     check_guard(b->a.y, y_bytes, "y");
     check_guard(b->a.packed, op->packed_bytes, "packed");
@@ -245,7 +259,11 @@ static void collect(bench *b)
         check_guard(b->a.dx, x_bytes, "dx");
         check_padding(b->a.dx, d->in, d->in_layout, d->type, "dx");
     }
-    if (d->add) b->dresidual = take(b->a.dresidual, d->out, d->layout, d->type);
+    if (d->add) {
+        b->dresidual = take(b->a.dresidual, d->out, d->layout, d->type);
+        check_guard(b->a.dresidual, y_bytes, "dresidual");
+        check_padding(b->a.dresidual, d->out, d->layout, d->type, "dresidual");
+    }
     check_guard(b->a.dweight, op->weight_n * 4, "dweight");
     check_guard(b->a.dbias, op->bias_n * 4, "dbias");
     size_t weights = ts_op_plain_weight_count(d);
@@ -258,31 +276,14 @@ static void collect(bench *b)
 
 static void finish(bench *b)
 {
-    void *all[] = {(void *)(uintptr_t)b->a.x,
-                   (void *)(uintptr_t)b->a.residual,
-                   b->a.y,
-                   (void *)(uintptr_t)b->a.dy,
-                   (void *)(uintptr_t)b->a.weight,
-                   (void *)(uintptr_t)b->a.bias,
-                   b->a.dx,
-                   b->a.dresidual,
-                   b->a.dweight,
-                   b->a.dbias,
-                   b->a.packed,
-                   b->a.saved,
-                   b->a.scratch,
-                   b->x,
-                   b->residual,
-                   b->dy,
-                   b->dy2,
-                   b->weight,
-                   b->bias,
-                   b->y,
-                   b->dx,
-                   b->dresidual,
-                   b->dweight};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-    if (b->a.dy2) free((void *)(uintptr_t)b->a.dy2);
+    const ts_op_args *a = &b->a;
+    const void *buffers[] = {a->x,      a->residual, a->y,     a->dy,        a->dy2,
+                             a->weight, a->bias,     a->dx,    a->dresidual, a->dweight,
+                             a->dbias,  a->packed,   a->saved, a->scratch};
+    float *plain[] = {b->x,    b->residual, b->dy, b->dy2,       b->weight,
+                      b->bias, b->y,        b->dx, b->dresidual, b->dweight};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) release(buffers[i]);
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) free(plain[i]);
     ts_op_release(b->op);
 }
 
@@ -291,23 +292,22 @@ static void finish(bench *b)
 static void compare(const bench *b, const char *what, const float *mine, const float *theirs,
                     size_t n)
 {
-    char text[160];
     double error = 0, norm = 0, limit = b->d.type == TS_BF16 ? 1e-2 : 1e-5;
     for (size_t i = 0; i < n; i++) {
         double e = (double)mine[i] - theirs[i];
         error += e * e;
         norm += (double)theirs[i] * theirs[i];
     }
-    ts_op_describe(&b->d, text, sizeof text);
     if (!(sqrt(error) <= limit * sqrt(norm) + 1e-12))
-        fail_msg("%s by %s: %s differs by %.2e of its norm, at most %.0e", text, b->op->ops->name,
-                 what, sqrt(error / norm), limit);
+        fail_msg("%s: %s differs by %.2e of its norm, at most %.0e", subject, what,
+                 sqrt(error / norm), limit);
 }
 
 static void compare_all(const bench *mine, const bench *theirs)
 {
     const ts_op_desc *d = &mine->d;
     size_t x = ts_shape_count(d->in), y = ts_shape_count(d->out);
+    name_subject(mine->op);
     compare(mine, "y", mine->y, theirs->y, y);
     if (d->kind == TS_OP_BATCH_NORM)
         compare(mine, "running statistics", mine->running, theirs->running, 2 * (size_t)d->in.c);
@@ -324,27 +324,37 @@ static void compare_all(const bench *mine, const bench *theirs)
     compare(mine, "dbias", mine->a.dbias, theirs->a.dbias, ts_op_plain_bias_count(d));
 }
 
-static bool same_bits(const bench *a, const bench *b)
+static void same_bits(const bench *a, const bench *b)
 {
     const ts_op_desc *d = &a->d;
     size_t y = ts_shape_count(d->out) * 4, x = ts_shape_count(d->in) * 4;
-    if (memcmp(a->y, b->y, y)) return false;
-    if (!d->training) return true;
-    return !(d->needs_dx && memcmp(a->dx, b->dx, x)) &&
-           !memcmp(a->dweight, b->dweight, ts_op_plain_weight_count(d) * 4) &&
-           !memcmp(a->a.dbias, b->a.dbias, ts_op_plain_bias_count(d) * 4);
+    const struct {
+        const char *what;
+        const void *first, *second;
+        size_t bytes;
+    } results[] = {
+        {"y", a->y, b->y, y},
+        {"running statistics", a->running, b->running, sizeof a->running},
+        {"dx", a->dx, b->dx, a->dx ? x : 0},
+        {"dresidual", a->dresidual, b->dresidual, a->dresidual ? y : 0},
+        {"dweight", a->dweight, b->dweight, a->dweight ? ts_op_plain_weight_count(d) * 4 : 0},
+        {"dbias", a->a.dbias, b->a.dbias, d->training ? ts_op_plain_bias_count(d) * 4 : 0},
+    };
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++)
+        if (results[i].bytes && memcmp(results[i].first, results[i].second, results[i].bytes))
+            fail_msg("%s: %s: a second run gives other bits", subject, results[i].what);
 }
 
-static int compare_case(const ts_op_desc *desc, bool two)
+static int compare_case(const ts_op_desc *desc)
 {
     int compared = 0;
     for (int i = 0; ts_op_backends[i]; i++) {
         const ts_op_ops *backend = ts_op_backends[i];
         if (backend == &ts_op_reference || !backend->serves(device, desc, NULL)) continue;
         bench mine, again, theirs;
-        prepare(&mine, desc, backend, two);
-        prepare(&again, desc, backend, two);
-        prepare(&theirs, desc, &ts_op_reference, two);
+        prepare(&mine, desc, backend);
+        prepare(&again, desc, backend);
+        prepare(&theirs, desc, &ts_op_reference);
         run_passes(&mine);
         run_passes(&again);
         run_passes(&theirs);
@@ -352,7 +362,7 @@ static int compare_case(const ts_op_desc *desc, bool two)
         collect(&again);
         collect(&theirs);
         compare_all(&mine, &theirs);
-        assert_true(same_bits(&mine, &again));
+        same_bits(&mine, &again);
         finish(&mine);
         finish(&again);
         finish(&theirs);
@@ -369,9 +379,8 @@ static void test_backends(void **state)
         for (int type = 0; type < 2; type++)
             for (int mode = 0; mode < 4; mode++) {
                 ts_op_desc d = cases[i];
-                bool two = mode == 2; /* convolutions get one gradient: the workspace adds */
-                if (two && d.kind == TS_OP_CONV) continue;
-                if (d.kind == TS_OP_CROSS_ENTROPY && (type || two)) continue;
+                d.two_readers = mode == 2;
+                if (d.kind == TS_OP_CROSS_ENTROPY && (type || d.two_readers)) continue;
                 d.type = type ? TS_BF16 : TS_F32;
                 if (d.kind == TS_OP_LINEAR && !d.relu)
                     d.out_type = TS_F32;
@@ -380,7 +389,7 @@ static void test_backends(void **state)
                 d.training = mode > 0;
                 d.needs_dx = mode != 3;
                 if (mode == 3 && d.kind != TS_OP_CONV) continue;
-                compared[type] += compare_case(&d, two);
+                compared[type] += compare_case(&d);
             }
     print_message("%d fp32 and %d bf16 comparisons\n", compared[0], compared[1]);
     assert_true(compared[0] > 40 && compared[1] > 30);
@@ -410,10 +419,10 @@ static double functional(bench *b)
 /* Slope of the functional when `values` move along a random direction. */
 static void check_slope(bench *b, const char *what, float *values, size_t n, const float *gradient)
 {
-    char text[160];
     const double step = 2e-4;
     double predicted = 0;
     float *start = malloc((n + 1) * sizeof *start), *direction = random_floats(55, n, 1);
+    for (size_t i = 0; i < n; i++) direction[i] += 0.5f; /* a mean: batch norm subtracts it */
     memcpy(start, values, n * sizeof *start);
     for (size_t i = 0; i < n; i++) predicted += (double)gradient[i] * direction[i];
     double side[2];
@@ -430,10 +439,8 @@ static void check_slope(bench *b, const char *what, float *values, size_t n, con
     memcpy(values, start, n * sizeof *start);
     double slope = (side[1] - side[0]) / (2 * step), norm = 0;
     for (size_t i = 0; i < n; i++) norm += (double)gradient[i] * gradient[i];
-    ts_op_describe(&b->d, text, sizeof text);
-    /* kinks (ReLU, max) within the step cost a little */
-    if (!(fabs(slope - predicted) <= 1e-2 * sqrt(norm) + 1e-4))
-        fail_msg("%s: slope along %s is %g, its gradient says %g (norm %g)", text, what, slope,
+    if (!(fabs(slope - predicted) <= 2e-3 * sqrt(norm) + 1e-4))
+        fail_msg("%s: slope along %s is %g, its gradient says %g (norm %g)", subject, what, slope,
                  predicted, sqrt(norm));
     free(direction);
     free(start);
@@ -449,7 +456,8 @@ static void test_reference_gradients(void **state)
             if (two && d.kind == TS_OP_CROSS_ENTROPY) continue;
             d.type = d.out_type = TS_F32;
             d.training = d.needs_dx = true;
-            prepare(&b, &d, &ts_op_reference, two);
+            d.two_readers = two;
+            prepare(&b, &d, &ts_op_reference);
             run_passes(&b);
             collect(&b);
             b.control.loss_sum = 0;
@@ -478,11 +486,12 @@ static void test_pack_is_exact(void **state)
         OK(ts_op_onednn.plan(device, &d, &op));
         float *plain = random_floats(1, n, 1), *back = malloc(n * 4);
         float *packed = guarded(op->weight_n * 4);
+        name_subject(op);
         op->ops->pack(op, packed, plain);
         check_guard(packed, op->weight_n * 4, "packed weight");
         op->ops->unpack(op, back, packed);
         assert_memory_equal(back, plain, n * 4);
-        free(packed);
+        release(packed);
         free(back);
         free(plain);
         ts_op_release(op);

@@ -53,7 +53,28 @@ static void mean_of(models x, int size, double *mean)
     }
 }
 
-/* trajectory[t] are all ranks' models after local step t. */
+/* The average `a` of the models `y` is merged into rank r's model (or momentum) `x`. */
+static void merge_one(const setting *s, double *x, const double *y, const double *a)
+{
+    double xi = !strcmp(s->algorithm, "dasgd") ? s->config.mix : 0;
+    bool corrected = !strcmp(s->algorithm, "cocod");
+    for (int i = 0; i < N; i++)
+        x[i] = corrected ? a[i] + (x[i] - y[i]) : xi * x[i] + (1 - xi) * a[i];
+}
+
+static void merge_all(const setting *s, int size, models x, models m, models y, models ym)
+{
+    double a[N], am[N];
+    mean_of(y, size, a);
+    mean_of(ym, size, am);
+    for (int r = 0; r < size; r++) {
+        merge_one(s, x[r], y[r], a);
+        if (s->policy == TS_MOMENTUM_ZERO) memset(m[r], 0, sizeof m[r]);
+        if (s->policy == TS_MOMENTUM_AVERAGE) merge_one(s, m[r], ym[r], am);
+    }
+}
+
+/* trajectory[t] are all ranks' models after local step t, trajectory[STEPS + 1] after the drain. */
 static void simulate(const problem *p, const setting *s, int size, models *trajectory)
 {
     static models x, m, g;
@@ -90,20 +111,8 @@ static void simulate(const problem *p, const setting *s, int size, models *traje
             started[t] = true;
         }
         if (from > 0 && started[from]) {
-            double a[N], am[N];
-            mean_of(snapshot_of[from], size, a);
-            mean_of(snapshot_m[from], size, am);
-            for (int r = 0; r < size; r++)
-                for (int i = 0; i < N; i++) {
-                    double y = snapshot_of[from][r][i], ym = snapshot_m[from][r][i];
-                    double xi = !strcmp(name, "dasgd") ? s->config.mix : 0;
-                    bool corrected = !strcmp(name, "cocod");
-                    x[r][i] = corrected ? a[i] + (x[r][i] - y) : xi * x[r][i] + (1 - xi) * a[i];
-                    if (s->policy == TS_MOMENTUM_ZERO) m[r][i] = 0;
-                    if (s->policy == TS_MOMENTUM_AVERAGE)
-                        m[r][i] =
-                            corrected ? am[i] + (m[r][i] - ym) : xi * m[r][i] + (1 - xi) * am[i];
-                }
+            merge_all(s, size, x, m, snapshot_of[from], snapshot_m[from]);
+            started[from] = false;
         }
         bool starts = (!strcmp(name, "cocod") || !strcmp(name, "dasgd")) && t % k == 0;
         if (starts) {
@@ -113,6 +122,9 @@ static void simulate(const problem *p, const setting *s, int size, models *traje
         }
         memcpy(trajectory[t], x, sizeof x);
     }
+    for (int t = 1; t <= STEPS; t++) /* what is still in flight, in its order */
+        if (started[t]) merge_all(s, size, x, m, snapshot_of[t], snapshot_m[t]);
+    memcpy(trajectory[STEPS + 1], x, sizeof x);
 }
 
 /* ---- our code on the same problem ---- */
@@ -242,7 +254,7 @@ static void compare(const rig *r, models x, const char *what)
     }
 }
 
-static models trajectory[STEPS + 1];
+static models trajectory[STEPS + 2];
 
 static void test_equations(void **state)
 {
@@ -258,6 +270,9 @@ static void test_equations(void **state)
             OK(ts_stream_sync(compute));
             compare(&r, trajectory[t], "simulated in double");
         }
+        if (r.algorithm->ops->drain) OK(r.algorithm->ops->drain(r.algorithm));
+        OK(ts_stream_sync(compute));
+        compare(&r, trajectory[STEPS + 1], "drained");
         close_rig(&r);
     }
 }
@@ -345,31 +360,44 @@ static void test_equalities(void **state)
     for (int i = 0; i < N; i++) assert_true(fabsf(a[i] - b[i]) < 1e-5f);
 }
 
-/* Consensus before and after CoCoD's merge are the same model; consensus changes nothing. */
+/* The consensus is the mean of the models and changes nothing; drained, nothing is left to merge;
+ * CoCoD-SGD's drain keeps the mean. */
 static void test_consensus(void **state)
 {
     (void)state;
     problem p = random_problem();
-    setting s = {"cocod", {.period = 2}, 0.9, 0, 0};
-    rig r;
     ts_event *event;
     float *mean[2] = {alloc(N * 4), alloc(N * 4)}, *statistics = alloc(4), before[N];
     OK(ts_event_open(device, &event));
-    open_rig(&r, &p, &s);
-    for (int t = 0; t < 4; t++) run_step(&r, true); /* one average is in flight */
-    OK(ts_consensus(&r.worker, event, mean[0], statistics));
-    OK(ts_stream_sync(compute));
-    memcpy(before, r.flat.parameters, sizeof before);
-    OK(r.algorithm->ops->drain(r.algorithm));
-    OK(ts_consensus(&r.worker, event, mean[1], statistics));
-    OK(ts_stream_sync(compute));
-    for (int i = 0; i < N; i++) assert_true(fabsf(mean[0][i] - mean[1][i]) < 1e-6f);
-    memcpy(before, r.flat.parameters, sizeof before);
-    OK(r.algorithm->ops->drain(r.algorithm)); /* nothing is left */
-    OK(ts_consensus(&r.worker, event, mean[0], statistics));
-    OK(ts_stream_sync(compute));
-    assert_memory_equal(before, r.flat.parameters, sizeof before);
-    close_rig(&r);
+    for (int i = 0; i < N_SETTINGS; i++) {
+        rig r;
+        simulate(&p, &settings[i], world->size, trajectory);
+        open_rig(&r, &p, &settings[i]);
+        ts_status (*drain)(ts_algorithm *) = r.algorithm->ops->drain;
+        for (int t = 0; t < STEPS; t++) run_step(&r, true);
+        OK(ts_consensus(&r.worker, event, mean[0], statistics));
+        if (drain) OK(drain(r.algorithm));
+        OK(ts_stream_sync(compute));
+        memcpy(before, r.flat.parameters, sizeof before);
+        OK(ts_consensus(&r.worker, event, mean[1], statistics));
+        if (drain) OK(drain(r.algorithm));
+        OK(ts_stream_sync(compute));
+        assert_memory_equal(before, r.flat.parameters, sizeof before);
+        if (world->size == 1) { /* plain SGD, which the simulation does not know */
+            assert_memory_equal(before, mean[1], sizeof before);
+            close_rig(&r);
+            continue;
+        }
+        double truth[2][N];
+        mean_of(trajectory[STEPS], world->size, truth[0]);
+        mean_of(trajectory[STEPS + 1], world->size, truth[1]);
+        for (int e = 0; e < N; e++) {
+            for (int j = 0; j < 2; j++) assert_true(fabs(mean[j][e] - truth[j][e]) < 1e-5);
+            if (!strcmp(settings[i].algorithm, "cocod"))
+                assert_true(fabsf(mean[0][e] - mean[1][e]) < 1e-6f);
+        }
+        close_rig(&r);
+    }
     ts_event_close(event);
     for (int i = 0; i < 2; i++) ts_device_release(device, TS_MEMORY_DEVICE, mean[i]);
     ts_device_release(device, TS_MEMORY_DEVICE, statistics);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "ops/host/dnnl.h"
+#include "ops/host/host_op.h"
 #include "ops/host/pack.h"
 
 enum { ORDER_BATCH = 16, PASSES = 3 };
@@ -34,6 +35,7 @@ typedef struct conv {
     dnnl_primitive_t gradient_to_order;
     dnnl_memory_t gradient_from, gradient_to;
     size_t gradient_at; /* in scratch */
+    size_t sum_at;      /* in scratch: dy + dy2, where y has two readers */
 } conv;
 
 static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
@@ -264,6 +266,15 @@ static ts_status open_gradient(conv *c)
     return TS_OK;
 }
 
+static void open_sum(conv *c)
+{
+    const ts_op_desc *d = &c->base.desc;
+    if (!d->two_readers) return;
+    c->sum_at = aligned(c->base.scratch_bytes);
+    c->base.scratch_bytes =
+        c->sum_at + aligned(ts_layout_count(d->layout, d->out) * ts_type_bytes(d->type));
+}
+
 static void onednn_release(ts_op *op)
 {
     conv *c = (conv *)op;
@@ -303,7 +314,10 @@ static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_
         TS_TRY_TO(status, fail, open_pass(c, TS_CONV_DATA, NULL));
         TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_DATA]));
     }
-    if (d->training) TS_TRY_TO(status, fail, open_gradient(c));
+    if (d->training) {
+        TS_TRY_TO(status, fail, open_gradient(c));
+        open_sum(c);
+    }
     *op_p = &c->base;
     return TS_OK;
 fail:
@@ -342,14 +356,27 @@ static ts_status run_forward(const void *args)
                    names);
 }
 
+static void *gradient_of(const conv *c, const ts_op_args *a)
+{
+    const ts_op_desc *d = &c->base.desc;
+    bool bf16 = d->type == TS_BF16;
+    if (!a->dy2) return (void *)(uintptr_t)a->dy;
+    void *sum = (char *)a->scratch + c->sum_at;
+    size_t n = ts_layout_count(d->layout, d->out);
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++)
+        ts_host_store(sum, i, ts_host_load(a->dy, i, bf16) + ts_host_load(a->dy2, i, bf16), bf16);
+    return sum;
+}
+
 static ts_status run_backward_data(const void *args)
 {
     static const int names[] = {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST};
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_DATA];
-    return execute(c, p, &r->args, r->args.dx, weights_of(p, &r->args),
-                   (void *)(uintptr_t)r->args.dy, names);
+    return execute(c, p, &r->args, r->args.dx, weights_of(p, &r->args), gradient_of(c, &r->args),
+                   names);
 }
 
 static ts_status run_backward_weights(const void *args)
@@ -360,8 +387,8 @@ static ts_status run_backward_weights(const void *args)
     const pass *p = &c->passes[TS_CONV_WEIGHTS];
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
-    TS_TRY(execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, to, (void *)(uintptr_t)r->args.dy,
-                   names));
+    TS_TRY(
+        execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, to, gradient_of(c, &r->args), names));
     if (!c->gradient_to_order) return TS_OK;
     dnnl_memory_set_data_handle(c->gradient_from, to);
     dnnl_memory_set_data_handle(c->gradient_to, r->args.dweight);
