@@ -63,7 +63,7 @@ static ts_status bag_vector(bag *b, const char *prefix, ts_model *model, const f
     int n;
     const ts_tensor *tensors = ts_model_tensors(model, &n);
     for (int i = 0; i < n; i++) {
-        ts_file_tensor *t;
+        ts_file_tensor *t = NULL;
         if (is_statistic(&tensors[i]) != statistics) continue;
         TS_TRY(
             bag_add(b, prefix, tensors[i].name, TS_FILE_F32, tensors[i].count * sizeof(float), &t));
@@ -76,7 +76,7 @@ static ts_status bag_vector(bag *b, const char *prefix, ts_model *model, const f
 
 static ts_status bag_bytes(bag *b, const char *name, const void *from, size_t bytes)
 {
-    ts_file_tensor *t;
+    ts_file_tensor *t = NULL;
     TS_TRY(bag_add(b, "", name, TS_FILE_U8, bytes, &t));
     memcpy((void *)(uintptr_t)t->data, from, bytes);
     return TS_OK;
@@ -152,7 +152,7 @@ static ts_status add_batches(bag *b, ts_model *model, int64_t batches)
     const ts_tensor *tensors = ts_model_tensors(model, &n);
     for (int i = 0; i < n; i++) {
         char name[TS_FILE_NAME_MAX];
-        ts_file_tensor *t;
+        ts_file_tensor *t = NULL;
         if (tensors[i].role != TS_TENSOR_RUNNING_MEAN) continue;
         snprintf(name, sizeof name, "%.*s", (int)(strrchr(tensors[i].name, '.') - tensors[i].name),
                  tensors[i].name);
