@@ -2,14 +2,15 @@
  * papers' equations simulated serially in double precision for all ranks.
  *
  * The problem is a quadratic for each element with a target and a curvature of each rank's own:
- * f_i(x) = a_i/2 (x - t_i)^2. The simulation below knows nothing of our code. */
+ * f_i(x) = a_i/2 (x - t_i)^2. Statistics follow the parameters, at each rank's own offset. The
+ * simulation below knows nothing of our code. */
 #include <math.h>
 
 #include "runtime/algorithms/algorithm.h"
 #include "runtime/device/vector.h"
 #include "tests/check.h"
 
-enum { N = 128, RANKS_MAX = 4, STEPS = 17 };
+enum { N = 128, N_STATISTICS = 64, RANKS_MAX = 4, STEPS = 17 };
 
 static ts_world *world;
 static ts_device *device;
@@ -25,6 +26,8 @@ typedef struct setting {
     ts_algorithm_config config;
     double momentum, weight_decay;
     ts_momentum_policy policy;
+    bool weighted;           /* rank r has the weight (r + 1) / (1 + 2 + ... + size) */
+    bool average_statistics; /* else they are each rank's own */
 } setting;
 
 #define RATE 0.1
@@ -45,13 +48,23 @@ static problem random_problem(void)
 
 typedef double models[RANKS_MAX][N];
 
-static void mean_of(models x, int size, double *mean)
+static double weight_of(const setting *s, int rank, int size)
+{
+    return s->weighted ? (rank + 1) / (size * (size + 1) / 2.) : 1. / size;
+}
+
+static void mean_of(const setting *s, models x, int size, double *mean)
 {
     for (int i = 0; i < N; i++) {
         mean[i] = 0;
-        for (int r = 0; r < size; r++) mean[i] += x[r][i] / size;
+        for (int r = 0; r < size; r++) mean[i] += weight_of(s, r, size) * x[r][i];
     }
 }
+
+/* What the four flat buffers hold, for all ranks; statistics fill the beginning of theirs. */
+typedef struct everything {
+    models x, m, s;
+} everything;
 
 /* The average `a` of the models `y` is merged into rank r's model (or momentum) `x`. */
 static void merge_one(const setting *s, double *x, const double *y, const double *a)
@@ -62,75 +75,81 @@ static void merge_one(const setting *s, double *x, const double *y, const double
         x[i] = corrected ? a[i] + (x[i] - y[i]) : xi * x[i] + (1 - xi) * a[i];
 }
 
-static void merge_all(const setting *s, int size, models x, models m, models y, models ym)
+/* `now` <- merge of the averages of `then`. */
+static void merge_all(const setting *s, int size, everything *now, everything *then)
 {
-    double a[N], am[N];
-    mean_of(y, size, a);
-    mean_of(ym, size, am);
+    double a[N], am[N], as[N];
+    mean_of(s, then->x, size, a);
+    mean_of(s, then->m, size, am);
+    mean_of(s, then->s, size, as);
     for (int r = 0; r < size; r++) {
-        merge_one(s, x[r], y[r], a);
-        if (s->policy == TS_MOMENTUM_ZERO) memset(m[r], 0, sizeof m[r]);
-        if (s->policy == TS_MOMENTUM_AVERAGE) merge_one(s, m[r], ym[r], am);
+        merge_one(s, now->x[r], then->x[r], a);
+        if (s->policy == TS_MOMENTUM_ZERO) memset(now->m[r], 0, sizeof now->m[r]);
+        if (s->policy == TS_MOMENTUM_AVERAGE) merge_one(s, now->m[r], then->m[r], am);
+        if (s->average_statistics) memcpy(now->s[r], as, sizeof as);
     }
 }
 
-/* trajectory[t] are all ranks' models after local step t, trajectory[STEPS + 1] after the drain. */
-static void simulate(const problem *p, const setting *s, int size, models *trajectory)
+static void simulate_step(const problem *p, const setting *s, int size, everything *now)
 {
-    static models x, m, g;
-    static models snapshot_of[64], snapshot_m[64]; /* y of the averaging started after step t */
-    bool started[64] = {false};
+    static models g;
+    for (int r = 0; r < size; r++)
+        for (int i = 0; i < N; i++) {
+            g[r][i] = p->curve[r][i] * (now->x[r][i] - p->target[r][i]);
+            now->s[r][i] = 0.9 * now->s[r][i] + 0.1 * (now->x[r][i] + r);
+        }
+    if (!strcmp(s->algorithm, "ssgd")) {
+        double mean[N];
+        mean_of(s, g, size, mean);
+        for (int r = 0; r < size; r++) memcpy(g[r], mean, sizeof mean);
+    }
+    for (int r = 0; r < size; r++)
+        for (int i = 0; i < N; i++) {
+            now->m[r][i] = s->momentum * now->m[r][i] + g[r][i] + s->weight_decay * now->x[r][i];
+            now->x[r][i] -= RATE * now->m[r][i];
+        }
+}
+
+/* trajectory[t] is everything after local step t, trajectory[STEPS + 1] after the drain. */
+static void simulate(const problem *p, const setting *s, int size, everything *trajectory)
+{
+    static everything now, snapshot[STEPS + 1]; /* of the averaging started after step t */
+    bool started[STEPS + 1] = {false};
     const char *name = s->algorithm;
     int k = (int)s->config.period, d = (int)s->config.delay;
+    memset(&now, 0, sizeof now);
     for (int r = 0; r < RANKS_MAX; r++)
-        for (int i = 0; i < N; i++) {
-            x[r][i] = p->start;
-            m[r][i] = 0;
-        }
+        for (int i = 0; i < N; i++) now.x[r][i] = p->start;
     for (int t = 1; t <= STEPS; t++) {
-        for (int r = 0; r < size; r++)
-            for (int i = 0; i < N; i++) g[r][i] = p->curve[r][i] * (x[r][i] - p->target[r][i]);
-        if (!strcmp(name, "ssgd")) {
-            double mean[N];
-            mean_of(g, size, mean);
-            for (int r = 0; r < size; r++) memcpy(g[r], mean, sizeof mean);
-        }
-        for (int r = 0; r < size; r++)
-            for (int i = 0; i < N; i++) {
-                m[r][i] = s->momentum * m[r][i] + g[r][i] + s->weight_decay * x[r][i];
-                x[r][i] -= RATE * m[r][i];
-            }
-        /* the average of which earlier step is merged now? */
+        simulate_step(p, s, size, &now);
+        /* the average of which earlier step is merged now? Local-SGD averages what is there */
         int from = !strcmp(name, "local") && t % k == 0   ? t
                    : !strcmp(name, "cocod") && t % k == 0 ? t - k
                    : !strcmp(name, "dasgd")               ? t - d
                                                           : 0;
-        if (from == t) { /* Local-SGD averages what is there */
-            memcpy(snapshot_of[t], x, sizeof x);
-            memcpy(snapshot_m[t], m, sizeof m);
+        if (from == t) {
+            snapshot[t] = now;
             started[t] = true;
         }
         if (from > 0 && started[from]) {
-            merge_all(s, size, x, m, snapshot_of[from], snapshot_m[from]);
+            merge_all(s, size, &now, &snapshot[from]);
             started[from] = false;
         }
-        bool starts = (!strcmp(name, "cocod") || !strcmp(name, "dasgd")) && t % k == 0;
-        if (starts) {
-            memcpy(snapshot_of[t], x, sizeof x);
-            memcpy(snapshot_m[t], m, sizeof m);
+        if ((!strcmp(name, "cocod") || !strcmp(name, "dasgd")) && t % k == 0) {
+            snapshot[t] = now;
             started[t] = true;
         }
-        memcpy(trajectory[t], x, sizeof x);
+        trajectory[t] = now;
     }
     for (int t = 1; t <= STEPS; t++) /* what is still in flight, in its order */
-        if (started[t]) merge_all(s, size, x, m, snapshot_of[t], snapshot_m[t]);
-    memcpy(trajectory[STEPS + 1], x, sizeof x);
+        if (started[t]) merge_all(s, size, &now, &snapshot[t]);
+    trajectory[STEPS + 1] = now;
 }
 
 /* ---- our code on the same problem ---- */
 
 typedef struct gradient_job {
-    float *g;
+    float *g, *statistics;
     const float *x;
     const problem *p;
     int rank;
@@ -141,6 +160,8 @@ static ts_status gradient_run(const void *args)
     const gradient_job *j = args;
     for (int i = 0; i < N; i++)
         j->g[i] = (float)(j->p->curve[j->rank][i] * (j->x[i] - j->p->target[j->rank][i]));
+    for (int i = 0; i < N_STATISTICS; i++)
+        j->statistics[i] = (float)(0.9 * j->statistics[i] + 0.1 * (j->x[i] + j->rank));
     return TS_OK;
 }
 
@@ -149,6 +170,7 @@ static const ts_kernel gradient_kernel = {"test gradient", gradient_run, NULL};
 typedef struct rig {
     ts_flat flat;
     ts_control *control;
+    float *weight;
     ts_worker worker;
     ts_algorithm *algorithm;
     ts_slice buckets[2];
@@ -177,12 +199,16 @@ static void open_rig(rig *r, const problem *p, const setting *s)
                         .parameters = alloc(N * 4),
                         .gradients = alloc(N * 4),
                         .momentum = alloc(N * 4),
-                        .statistics = alloc(4),
+                        .shadow = alloc(N * 2),
+                        .statistics = alloc(N_STATISTICS * 4),
+                        .n_statistics = N_STATISTICS,
                         .buckets = r->buckets,
                         .n_buckets = 2};
     for (int i = 0; i < N; i++) r->flat.parameters[i] = (float)p->start;
     r->control = alloc(sizeof *r->control);
     r->control->learning_rate = (float)RATE;
+    r->weight = alloc(sizeof *r->weight);
+    *r->weight = (float)weight_of(s, world->rank, world->size);
     r->worker = (ts_worker){.device = device,
                             .compute = compute,
                             .comm = comm,
@@ -190,7 +216,9 @@ static void open_rig(rig *r, const problem *p, const setting *s)
                             .rank = world->rank,
                             .size = world->size,
                             .flat = &r->flat,
-                            .momentum_policy = s->policy};
+                            .momentum_policy = s->policy,
+                            .average_statistics = s->average_statistics,
+                            .weight = s->weighted ? r->weight : NULL};
     OK(ts_algorithm_find(s->algorithm)->open(&r->worker, &s->config, &r->algorithm));
 }
 
@@ -200,20 +228,23 @@ static void close_rig(rig *r)
     OK(ts_stream_sync(comm)); /* an average may still be under way */
     r->algorithm->ops->close(r->algorithm);
     void *all[] = {r->flat.parameters, r->flat.gradients, r->flat.momentum, r->flat.statistics,
-                   r->control};
-    for (int i = 0; i < 5; i++) ts_device_release(device, TS_MEMORY_DEVICE, all[i]);
+                   r->flat.shadow,     r->control,        r->weight};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        ts_device_release(device, TS_MEMORY_DEVICE, all[i]);
 }
 
 /* One local step with the hooks in their places. */
 static void run_step(rig *r, bool hooks)
 {
     ts_algorithm *a = r->algorithm;
-    gradient_job job = {r->flat.gradients, r->flat.parameters, r->p, world->rank};
+    gradient_job job = {r->flat.gradients, r->flat.statistics, r->flat.parameters, r->p,
+                        world->rank};
     OK(ts_stream_launch(compute, &gradient_kernel, &job, sizeof job));
     for (int b = 0; hooks && a->ops->bucket_ready && b < 2; b++) OK(a->ops->bucket_ready(a, b));
     if (hooks && a->ops->before_update) OK(a->ops->before_update(a, r->step));
     ts_sgd sgd = {.n = N,
                   .x = r->flat.parameters,
+                  .shadow = r->flat.shadow,
                   .m = r->flat.momentum,
                   .g = r->flat.gradients,
                   .control = r->control,
@@ -225,36 +256,49 @@ static void run_step(rig *r, bool hooks)
 }
 
 static const setting settings[] = {
-    {"ssgd", {.overlap = true}, 0.9, 1e-2, 0},
-    {"ssgd", {.overlap = false}, 0, 0, 0},
-    {"local", {.period = 1}, 0.9, 0, 0},
-    {"local", {.period = 2}, 0, 1e-2, 0},
-    {"local", {.period = 5}, 0.9, 0, TS_MOMENTUM_AVERAGE},
-    {"local", {.period = 5}, 0.9, 0, TS_MOMENTUM_ZERO},
-    {"cocod", {.period = 1}, 0, 0, 0},
-    {"cocod", {.period = 2}, 0.9, 1e-2, 0},
-    {"cocod", {.period = 4}, 0.9, 0, TS_MOMENTUM_AVERAGE},
-    {"cocod", {.period = 4}, 0.9, 0, TS_MOMENTUM_ZERO},
-    {"dasgd", {.period = 4, .delay = 1, .mix = 0.25}, 0, 0, 0},
-    {"dasgd", {.period = 2, .delay = 2, .mix = 0.5}, 0.9, 1e-2, 0},
-    {"dasgd", {.period = 2, .delay = 5, .mix = 0.25}, 0.9, 0, TS_MOMENTUM_AVERAGE},
-    {"dasgd", {.period = 1, .delay = 3, .mix = 0}, 0, 0, TS_MOMENTUM_ZERO},
+    {"ssgd", {.overlap = true}, 0.9, 1e-2, 0, false, false},
+    {"ssgd", {.overlap = false}, 0, 0, 0, false, false},
+    {"local", {.period = 1}, 0.9, 0, 0, false, false},
+    {"local", {.period = 2}, 0, 1e-2, 0, false, false},
+    {"local", {.period = 5}, 0.9, 0, TS_MOMENTUM_AVERAGE, false, false},
+    {"local", {.period = 5}, 0.9, 0, TS_MOMENTUM_ZERO, false, false},
+    {"cocod", {.period = 1}, 0, 0, 0, false, false},
+    {"cocod", {.period = 2}, 0.9, 1e-2, 0, false, false},
+    {"cocod", {.period = 4}, 0.9, 0, TS_MOMENTUM_AVERAGE, false, false},
+    {"cocod", {.period = 4}, 0.9, 0, TS_MOMENTUM_ZERO, false, false},
+    {"dasgd", {.period = 4, .delay = 1, .mix = 0.25}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 2, .delay = 2, .mix = 0.5}, 0.9, 1e-2, 0, false, false},
+    {"dasgd", {.period = 2, .delay = 5, .mix = 0.25}, 0.9, 0, TS_MOMENTUM_AVERAGE, false, false},
+    {"dasgd", {.period = 1, .delay = 3, .mix = 0}, 0, 0, TS_MOMENTUM_ZERO, false, false},
+    {"ssgd", {.overlap = true}, 0.9, 0, 0, true, true},
+    {"ssgd", {.overlap = false}, 0.9, 0, 0, true, false},
+    {"local", {.period = 3}, 0.9, 0, 0, true, true},
+    {"cocod", {.period = 3}, 0.9, 0, TS_MOMENTUM_AVERAGE, true, true},
+    {"dasgd", {.period = 3, .delay = 2, .mix = 0.25}, 0.9, 0, TS_MOMENTUM_AVERAGE, true, true},
 };
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 
-static void compare(const rig *r, models x, const char *what)
+static void compare_one(const rig *r, const char *what, int i, double mine, double theirs)
 {
-    for (int i = 0; i < N; i++) {
-        double mine = r->flat.parameters[i], theirs = x[world->rank][i];
-        if (!(fabs(mine - theirs) <= 1e-5 * (1 + fabs(theirs))))
-            fail_msg(
-                "%s k %d d %d, step %d, rank %d, element %d: %.9g, the equations say %.9g (%s)",
-                r->s->algorithm, (int)r->s->config.period, (int)r->s->config.delay, (int)r->step,
-                world->rank, i, mine, theirs, what);
-    }
+    if (!(fabs(mine - theirs) <= 1e-5 * (1 + fabs(theirs))))
+        fail_msg("%s k %d d %d, step %d, rank %d, %s %d: %.9g, the equations say %.9g",
+                 r->s->algorithm, (int)r->s->config.period, (int)r->s->config.delay, (int)r->step,
+                 world->rank, what, i, mine, theirs);
 }
 
-static models trajectory[STEPS + 2];
+static void compare(const rig *r, const everything *e)
+{
+    const ts_flat *f = &r->flat;
+    for (int i = 0; i < N; i++) {
+        compare_one(r, "parameter", i, f->parameters[i], e->x[world->rank][i]);
+        compare_one(r, "momentum", i, f->momentum[i], e->m[world->rank][i]);
+        assert_int_equal(f->shadow[i], ts_bf16_from_float(f->parameters[i]));
+    }
+    for (int i = 0; i < N_STATISTICS; i++)
+        compare_one(r, "statistic", i, f->statistics[i], e->s[world->rank][i]);
+}
+
+static everything trajectory[STEPS + 2];
 
 static void test_equations(void **state)
 {
@@ -268,11 +312,11 @@ static void test_equations(void **state)
         for (int t = 1; t <= STEPS; t++) {
             run_step(&r, true);
             OK(ts_stream_sync(compute));
-            compare(&r, trajectory[t], "simulated in double");
+            compare(&r, &trajectory[t]);
         }
         if (r.algorithm->ops->drain) OK(r.algorithm->ops->drain(r.algorithm));
         OK(ts_stream_sync(compute));
-        compare(&r, trajectory[STEPS + 1], "drained");
+        compare(&r, &trajectory[STEPS + 1]);
         close_rig(&r);
     }
 }
@@ -285,13 +329,19 @@ static void test_literal_values(void **state)
         int step;
         double x[2];
     } known[] = {
-        {{"ssgd", {.overlap = true}, 0, 0, 0}, 6, {.584766344, .584766344}},
-        {{"local", {.period = 2}, 0, 0, 0}, 6, {.61739375, .61739375}},
-        {{"cocod", {.period = 2}, 0, 0, 0}, 4, {1.1378, .3692}},
-        {{"cocod", {.period = 2}, 0, 0, 0}, 6, {1.107318, .260588}},
-        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0}, 4, {1.6878, -.1808}},
-        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0}, 5, {1.01988, .478965}},
-        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0}, 8, {1.55649252, -.24276992}},
+        {{"ssgd", {.overlap = true}, 0, 0, 0, false, false}, 6, {.584766344, .584766344}},
+        {{"local", {.period = 2}, 0, 0, 0, false, false}, 6, {.61739375, .61739375}},
+        {{"cocod", {.period = 2}, 0, 0, 0, false, false}, 4, {1.1378, .3692}},
+        {{"cocod", {.period = 2}, 0, 0, 0, false, false}, 6, {1.107318, .260588}},
+        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
+         4,
+         {1.6878, -.1808}},
+        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
+         5,
+         {1.01988, .478965}},
+        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
+         8,
+         {1.55649252, -.24276992}},
     };
     (void)state;
     if (world->size != 2) skip();
@@ -338,13 +388,13 @@ static void test_equalities(void **state)
             assert_memory_equal(a, b, sizeof a);
         }
     /* Local-SGD with k = 1 is S-SGD up to rounding, momentum being linear */
-    setting local = {"local", {.period = 1}, 0.9, 0, 0},
-            ssgd = {"ssgd", {.overlap = true}, 0.9, 0, 0};
+    setting local = {"local", {.period = 1}, 0.9, 0, 0, false, false},
+            ssgd = {"ssgd", {.overlap = true}, 0.9, 0, 0, false, false};
     run_to(&p, &local, STEPS, true, a);
     run_to(&p, &ssgd, STEPS, true, b);
     for (int i = 0; i < N; i++) assert_true(fabsf(a[i] - b[i]) < 1e-5f);
     /* DaSGD that keeps all of the local model is N runs of their own */
-    setting alone = {"dasgd", {.period = 2, .delay = 1, .mix = 1}, 0.9, 0, 0};
+    setting alone = {"dasgd", {.period = 2, .delay = 1, .mix = 1}, 0.9, 0, 0, false, false};
     run_to(&p, &alone, STEPS, true, a);
     run_to(&p, &alone, STEPS, false, b);
     assert_memory_equal(a, b, sizeof a);
@@ -354,7 +404,7 @@ static void test_equalities(void **state)
         memcpy(same.target[r], p.target[0], sizeof p.target[0]);
         memcpy(same.curve[r], p.curve[0], sizeof p.curve[0]);
     }
-    setting cocod = {"cocod", {.period = 3}, 0.9, 0, 0};
+    setting cocod = {"cocod", {.period = 3}, 0.9, 0, 0, false, false};
     run_to(&same, &cocod, STEPS, true, a);
     run_to(&same, &cocod, STEPS, false, b);
     for (int i = 0; i < N; i++) assert_true(fabsf(a[i] - b[i]) < 1e-5f);
@@ -367,7 +417,7 @@ static void test_consensus(void **state)
     (void)state;
     problem p = random_problem();
     ts_event *event;
-    float *mean[2] = {alloc(N * 4), alloc(N * 4)}, *statistics = alloc(4), before[N];
+    float *mean[2] = {alloc(N * 4), alloc(N * 4)}, *statistics = alloc(N_STATISTICS * 4), before[N];
     OK(ts_event_open(device, &event));
     for (int i = 0; i < N_SETTINGS; i++) {
         rig r;
@@ -388,9 +438,11 @@ static void test_consensus(void **state)
             close_rig(&r);
             continue;
         }
-        double truth[2][N];
-        mean_of(trajectory[STEPS], world->size, truth[0]);
-        mean_of(trajectory[STEPS + 1], world->size, truth[1]);
+        double truth[2][N], truth_s[N];
+        mean_of(&settings[i], trajectory[STEPS].x, world->size, truth[0]);
+        mean_of(&settings[i], trajectory[STEPS + 1].x, world->size, truth[1]);
+        mean_of(&settings[i], trajectory[STEPS + 1].s, world->size, truth_s);
+        for (int e = 0; e < N_STATISTICS; e++) assert_true(fabs(statistics[e] - truth_s[e]) < 1e-5);
         for (int e = 0; e < N; e++) {
             for (int j = 0; j < 2; j++) assert_true(fabs(mean[j][e] - truth[j][e]) < 1e-5);
             if (!strcmp(settings[i].algorithm, "cocod"))
@@ -420,6 +472,7 @@ static void test_resume(void **state)
         OK(ts_stream_sync(comm));
         memcpy(second.flat.parameters, first.flat.parameters, N * 4);
         memcpy(second.flat.momentum, first.flat.momentum, N * 4);
+        memcpy(second.flat.statistics, first.flat.statistics, N_STATISTICS * 4);
         const ts_algorithm_ops *ops = first.algorithm->ops;
         int n = ops->state ? ops->state(first.algorithm, from, TS_PARTS_MAX) : 0;
         if (n) assert_int_equal(ops->state(second.algorithm, to, TS_PARTS_MAX), n);
@@ -438,13 +491,15 @@ static void test_resume(void **state)
 
 static void test_bad_settings(void **state)
 {
-    static const setting bad[] = {{"local", {.period = 0}, 0, 0, 0},
-                                  {"cocod", {.period = -1}, 0, 0, 0},
-                                  {"dasgd", {.period = 0, .delay = 1}, 0, 0, 0},
-                                  {"dasgd", {.period = 4, .delay = 0}, 0, 0, 0},
-                                  {"dasgd", {.period = 4, .delay = -2}, 0, 0, 0},
-                                  {"dasgd", {.period = 4, .delay = 1, .mix = 1.5}, 0, 0, 0},
-                                  {"dasgd", {.period = 1, .delay = 100}, 0, 0, 0}};
+    static const setting bad[] = {
+        {"local", {.period = 0}, 0, 0, 0, false, false},
+        {"cocod", {.period = -1}, 0, 0, 0, false, false},
+        {"dasgd", {.period = 0, .delay = 1}, 0, 0, 0, false, false},
+        {"dasgd", {.period = 4, .delay = 0}, 0, 0, 0, false, false},
+        {"dasgd", {.period = 4, .delay = -2}, 0, 0, 0, false, false},
+        {"dasgd", {.period = 4, .delay = 1, .mix = 1.5}, 0, 0, 0, false, false},
+        {"dasgd", {.period = 4, .delay = 1, .mix = -.5}, 0, 0, 0, false, false},
+        {"dasgd", {.period = 1, .delay = 100}, 0, 0, 0, false, false}};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ts_flat flat = {.n = N};
