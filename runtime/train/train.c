@@ -239,10 +239,12 @@ static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
     return ts_world_agree(t->world, open_loop(t, evaluator_p));
 }
 
-static void close_trainer(ts_trainer *t)
+static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
 {
+    /* a failure may leave work queued on what is released below */
     if (t->compute) ts_stream_sync(t->compute);
     if (t->comm) ts_stream_sync(t->comm);
+    ts_evaluator_close(evaluator);
     ts_metrics_close(t->metrics);
     ts_step_close(t->local_step);
     if (t->algorithm) t->algorithm->ops->close(t->algorithm);
@@ -376,8 +378,7 @@ out:
     /* a rank that failed alone cannot wait for its streams, which may wait for other ranks: it says
      * what happened and ends the job */
     if (status && world->size > 1 && !world->agreed) return status;
-    ts_evaluator_close(evaluator);
-    close_trainer(&t);
+    close_trainer(&t, evaluator);
     return status;
 }
 
@@ -408,7 +409,6 @@ ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *resul
                           .hidden = NAN,
                           .contention = NAN};
 out:
-    ts_evaluator_close(evaluator);
-    close_trainer(&t);
+    close_trainer(&t, evaluator);
     return status;
 }
