@@ -286,7 +286,21 @@ static void *gradient_from(const ts_workspace *w, int node, int reader, bool sec
     return buffer(w, s->gradients[slot]);
 }
 
-static ts_status backward_node(ts_workspace *w, int i, float *gradients, ts_stream *stream)
+typedef struct listener { /* of complete buckets */
+    ts_ready *ready;
+    void *context;
+} listener;
+
+/* The gradients of node i's parameters are enqueued. */
+static ts_status tell(const ts_model *m, int i, listener l)
+{
+    for (int b = 0; l.ready && b < m->flat.n_buckets; b++)
+        if (m->bucket_nodes[b] == i) TS_TRY(l.ready(l.context, b));
+    return TS_OK;
+}
+
+static ts_status backward_node(ts_workspace *w, int i, float *gradients, listener l,
+                               ts_stream *stream)
 {
     const ts_node *node = &w->model->builder.nodes[i];
     const state *s = &w->states[i];
@@ -300,21 +314,19 @@ static ts_status backward_node(ts_workspace *w, int i, float *gradients, ts_stre
     /* weights first: their bucket may leave while data gradients are still being made */
     if (node->desc.kind == TS_OP_CONV || node->desc.kind == TS_OP_LINEAR) {
         TS_TRY(s->op->ops->backward_weights(s->op, &a, stream));
-        if (!a.dx) return TS_OK;
+        TS_TRY(tell(w->model, i, l));
+        return a.dx ? s->op->ops->backward_data(s->op, &a, stream) : TS_OK;
     }
-    return s->op->ops->backward_data(s->op, &a, stream);
+    TS_TRY(s->op->ops->backward_data(s->op, &a, stream));
+    return tell(w->model, i, l);
 }
 
 ts_status ts_workspace_backward(ts_workspace *w, int first, int last, float *gradients,
                                 ts_ready *ready, void *context, ts_stream *stream)
 {
-    const ts_model *m = w->model;
     TS_NEED(w->training, TS_EUSAGE, "backward in a workspace that was opened for evaluation");
-    for (int i = last - 1; i >= first && i > 0; i--) {
-        TS_TRY(backward_node(w, i, gradients, stream));
-        for (int b = 0; ready && b < m->flat.n_buckets; b++)
-            if (m->bucket_nodes[b] == i) TS_TRY(ready(context, b));
-    }
+    for (int i = last - 1; i >= first && i > 0; i--)
+        TS_TRY(backward_node(w, i, gradients, (listener){ready, context}, stream));
     return TS_OK;
 }
 

@@ -10,6 +10,7 @@
 #include "ops/host/dnnl.h"
 #include "ops/host/host_op.h"
 #include "ops/host/pack.h"
+#include "ops/host/weight_gradient.h"
 
 enum { ORDER_BATCH = 16, PASSES = 3 };
 
@@ -36,6 +37,7 @@ typedef struct conv {
     dnnl_memory_t gradient_from, gradient_to;
     size_t gradient_at; /* in scratch */
     size_t sum_at;      /* in scratch: dy + dy2, where y has two readers */
+    bool own_gradient;  /* weight_gradient.c makes it */
 } conv;
 
 static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
@@ -253,6 +255,12 @@ static ts_status find_order(conv *c)
 static ts_status open_gradient(conv *c)
 {
     pass *p = &c->passes[TS_CONV_WEIGHTS];
+    c->own_gradient = ts_weight_gradient_serves(&c->base.desc, &c->order);
+    if (c->own_gradient) {
+        size_t scratch = ts_weight_gradient_scratch(&c->base.desc);
+        if (scratch > c->base.scratch_bytes) c->base.scratch_bytes = scratch;
+        return TS_OK;
+    }
     ts_status status = open_pass(c, TS_CONV_WEIGHTS, &c->order);
     if (!status) return TS_OK;
     ts_trail_clear();
@@ -385,10 +393,14 @@ static ts_status run_backward_weights(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_WEIGHTS];
+    void *x = (void *)(uintptr_t)r->args.x, *dy = gradient_of(c, &r->args);
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
-    TS_TRY(
-        execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, to, gradient_of(c, &r->args), names));
+    if (c->own_gradient) {
+        ts_weight_gradient_run(&c->base.desc, x, dy, r->args.dweight, r->args.scratch);
+        return TS_OK;
+    }
+    TS_TRY(execute(c, p, &r->args, x, to, dy, names));
     if (!c->gradient_to_order) return TS_OK;
     dnnl_memory_set_data_handle(c->gradient_from, to);
     dnnl_memory_set_data_handle(c->gradient_to, r->args.dweight);

@@ -36,6 +36,16 @@ bool ts_op_prefers_bf16(const ts_device *device)
     return (isa & bf16) == bf16;
 }
 
+bool ts_md_has_tag(const ts_md *md, int n_dims, const int64_t *dims, ts_type type,
+                   dnnl_format_tag_t tag)
+{
+    ts_md named = {0};
+    bool same = !ts_md_open(&named, n_dims, dims, type, tag) && ts_md_same(md, &named);
+    ts_md_close(&named);
+    ts_trail_clear();
+    return same;
+}
+
 ts_status ts_md_memory(const ts_md *md, dnnl_memory_t *memory_p)
 {
     dnnl_engine_t engine = NULL;

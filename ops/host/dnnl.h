@@ -29,6 +29,8 @@ ts_status ts_md_query(ts_md *md, const_dnnl_primitive_desc_t pd, dnnl_query_t wh
 void ts_md_close(ts_md *md);
 size_t ts_md_bytes(const ts_md *md);
 bool ts_md_same(const ts_md *a, const ts_md *b);
+bool ts_md_has_tag(const ts_md *md, int n_dims, const int64_t *dims, ts_type type,
+                   dnnl_format_tag_t tag);
 ts_status ts_md_memory(const ts_md *md, dnnl_memory_t *memory_p);
 
 /* A convolution of one pass, direct or by Winograd's method; `hint` is the forward's for the

@@ -4,23 +4,14 @@
 
 enum { B = 16 };
 
-static bool has_tag(const ts_op_desc *d, const ts_md *md, ts_type type, dnnl_format_tag_t tag)
-{
-    const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
-    ts_md named = {0};
-    bool same = !ts_md_open(&named, 4, dims, type, tag) && ts_md_same(md, &named);
-    ts_md_close(&named);
-    ts_trail_clear();
-    return same;
-}
-
 ts_packing ts_packing_find(const ts_op_desc *d, const ts_md *order, const ts_md *wanted)
 {
-    if (d->in.c % B || d->out.c % B || !has_tag(d, order, TS_F32, dnnl_OIhw16i16o))
+    const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
+    if (d->in.c % B || d->out.c % B || !ts_md_has_tag(order, 4, dims, TS_F32, dnnl_OIhw16i16o))
         return TS_PACK_NONE;
-    if (has_tag(d, wanted, TS_BF16, dnnl_OIhw8i16o2i)) return TS_PACK_FORWARD;
-    if (has_tag(d, wanted, TS_BF16, dnnl_OIhw8o16i2o)) return TS_PACK_DATA;
-    if (has_tag(d, wanted, TS_BF16, dnnl_IOhw8o16i2o)) return TS_PACK_DATA_IO;
+    if (ts_md_has_tag(wanted, 4, dims, TS_BF16, dnnl_OIhw8i16o2i)) return TS_PACK_FORWARD;
+    if (ts_md_has_tag(wanted, 4, dims, TS_BF16, dnnl_OIhw8o16i2o)) return TS_PACK_DATA;
+    if (ts_md_has_tag(wanted, 4, dims, TS_BF16, dnnl_IOhw8o16i2o)) return TS_PACK_DATA_IO;
     return TS_PACK_NONE;
 }
 
