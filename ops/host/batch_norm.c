@@ -3,8 +3,9 @@
  * forward: (1) sums of x - s and (x - s)^2, s a sample of the channel, so that a mean far from
  * zero costs no digits; (2) normalise, add the residual, ReLU. backward: (1) sums of the gradient
  * and of gradient times x - mean; (2) dx, and the residual's gradient. The gradient is dy + dy2
- * where y > 0. Sums are fp32 over runs of RUN pixels and double above, picture by picture in a
- * fixed order: the same bits for any number of threads.
+ * where y > 0, which without a residual is read off x and not y: time here goes to memory. Sums are
+ * fp32 over runs of RUN pixels and double above, picture by picture in a fixed order: the same bits
+ * for any number of threads.
  *
  * An activation is seen as [n][blocks][pixels][lanes]: NHWC has one block of all channels. */
 #include <math.h>
@@ -51,7 +52,7 @@ static void norm_size(ts_op *op)
 {
     view v = view_of(&op->desc);
     if (!op->desc.training) return;
-    op->saved_bytes = 2 * (size_t)v.channels * sizeof(float);
+    op->saved_bytes = 2 * ((size_t)v.channels + padded_channels(&v)) * sizeof(float);
     /* the sums, and behind them three factors of each channel */
     op->scratch_bytes =
         padded_channels(&v) * (2 * (size_t)v.n * sizeof(double) + 3 * sizeof(float));
@@ -59,22 +60,45 @@ static void norm_size(ts_op *op)
 
 /* ---- pass 1: sums over the pixels of one picture, in slices of at most LANES_MAX lanes ---- */
 
-typedef struct sources { /* what pass 1 reads, at the start of a block */
+typedef struct sources { /* what a pass reads, at the start of a block */
     const void *x, *y, *dy, *dy2;
+    const float *gain, *bias; /* of the block's lanes: y was gain x + bias before the ReLU */
 } sources;
 
-/* g of the gradient at element i. */
-TS_INLINE float gradient_at(const sources *s, size_t i, bool bf16, bool relu, bool two)
+/* Where the ReLU let its input pass: everywhere (there is none), where y > 0, where gain x + bias
+ * > 0. */
+typedef enum mask { MASK_NONE, MASK_Y, MASK_X } mask;
+
+static mask mask_of(const ts_op_desc *d)
+{
+    return !d->relu ? MASK_NONE : d->add ? MASK_Y : MASK_X;
+}
+
+/* The gradient at element i of lane b, whose x is given. */
+TS_INLINE float gradient_at(const sources *s, size_t i, int b, float x, bool bf16, mask m, bool two)
 {
     float g = ts_host_load(s->dy, i, bf16);
     if (two) g += ts_host_load(s->dy2, i, bf16);
-    if (relu) g = ts_host_load(s->y, i, bf16) > 0 ? g : 0;
+    if (m == MASK_Y) g = ts_host_load(s->y, i, bf16) > 0 ? g : 0;
+    if (m == MASK_X) g = fmaf(x, s->gain[b], s->bias[b]) > 0 ? g : 0;
     return g;
+}
+
+static sources shifted(sources s, size_t elements, size_t lanes, bool bf16)
+{
+    size_t bytes = elements * (bf16 ? 2 : 4);
+    if (s.x) s.x = (const char *)s.x + bytes;
+    if (s.y) s.y = (const char *)s.y + bytes;
+    if (s.dy) s.dy = (const char *)s.dy + bytes;
+    if (s.dy2) s.dy2 = (const char *)s.dy2 + bytes;
+    if (s.gain) s.gain += lanes;
+    if (s.bias) s.bias += lanes;
+    return s;
 }
 
 /* sums[0..lanes) and sums[channels ..) of one stretch of `width` lanes. */
 TS_INLINE void sum_stretch(const sources *s, const float *center, int pixels, int lanes, int width,
-                           double *first, double *second, bool bf16, bool backward, bool relu,
+                           double *first, double *second, bool bf16, bool backward, mask m,
                            bool two)
 {
     double total[LANES_MAX] = {0}, total2[LANES_MAX] = {0};
@@ -85,8 +109,8 @@ TS_INLINE void sum_stretch(const sources *s, const float *center, int pixels, in
             size_t at = (size_t)p * (size_t)lanes;
 #pragma omp simd
             for (int b = 0; b < width; b++) {
-                float e = ts_host_load(s->x, at + (size_t)b, bf16) - center[b];
-                float g = backward ? gradient_at(s, at + (size_t)b, bf16, relu, two) : e;
+                float x = ts_host_load(s->x, at + (size_t)b, bf16), e = x - center[b];
+                float g = backward ? gradient_at(s, at + (size_t)b, b, x, bf16, m, two) : e;
                 sum[b] += g;
                 sum2[b] = fmaf(g, e, sum2[b]);
             }
@@ -105,73 +129,68 @@ TS_INLINE void sum_stretch(const sources *s, const float *center, int pixels, in
 /* All stretches of one (picture, block); a full 16 lanes is what the compiler sees as a constant.
  */
 TS_INLINE void sum_block(sources s, const float *center, const view *v, double *first,
-                         double *second, bool bf16, bool backward, bool relu, bool two)
+                         double *second, bool bf16, bool backward, mask m, bool two)
 {
-    size_t bytes = bf16 ? 2 : 4;
     for (int lane = 0; lane < v->lanes; lane += 16) {
         int width = v->lanes - lane < 16 ? v->lanes - lane : 16;
-        size_t skip = (size_t)lane * bytes;
-        sources t = {(const char *)s.x + skip, s.y ? (const char *)s.y + skip : NULL,
-                     s.dy ? (const char *)s.dy + skip : NULL,
-                     s.dy2 ? (const char *)s.dy2 + skip : NULL};
+        sources t = shifted(s, (size_t)lane, (size_t)lane, bf16);
         if (width == 16)
             sum_stretch(&t, center + lane, v->pixels, v->lanes, 16, first + lane, second + lane,
-                        bf16, backward, relu, two);
+                        bf16, backward, m, two);
         else
             sum_stretch(&t, center + lane, v->pixels, v->lanes, width, first + lane, second + lane,
-                        bf16, backward, relu, two);
+                        bf16, backward, m, two);
     }
 }
 
 /* One loop for each combination of type and fusion. */
 static void sum_any(sources s, const float *center, const view *v, double *first, double *second,
-                    bool bf16, bool backward, bool relu)
+                    bool bf16, bool backward, mask m)
 {
     bool two = s.dy2 != NULL;
-#define CASE(B, K, R, T)                                                                           \
-    if (bf16 == B && backward == K && relu == R && two == T) {                                     \
-        sum_block(s, center, v, first, second, B, K, R, T);                                        \
+#define CASE(B, K, M, T)                                                                           \
+    if (bf16 == B && backward == K && m == M && two == T) {                                        \
+        sum_block(s, center, v, first, second, B, K, M, T);                                        \
         return;                                                                                    \
     }
-    CASE(false, false, false, false)
-    CASE(true, false, false, false)
-    CASE(false, true, false, false)
-    CASE(false, true, false, true)
-    CASE(false, true, true, false)
-    CASE(false, true, true, true)
-    CASE(true, true, false, false)
-    CASE(true, true, false, true)
-    CASE(true, true, true, false)
-    CASE(true, true, true, true)
+#define CASES(B)                                                                                   \
+    CASE(B, false, MASK_NONE, false)                                                               \
+    CASE(B, true, MASK_NONE, false)                                                                \
+    CASE(B, true, MASK_NONE, true)                                                                 \
+    CASE(B, true, MASK_Y, false)                                                                   \
+    CASE(B, true, MASK_Y, true)                                                                    \
+    CASE(B, true, MASK_X, false)                                                                   \
+    CASE(B, true, MASK_X, true)
+    CASES(false)
+    CASES(true)
+#undef CASES
 #undef CASE
 }
 
-static sources shifted(sources s, size_t elements, bool bf16)
+/* What the forward pass saved: mean, 1 / deviation, then gain and bias of the padded channels. */
+static sources backward_sources(const ts_op_run *r, const view *v)
 {
-    size_t bytes = elements * (bf16 ? 2 : 4);
-    if (s.x) s.x = (const char *)s.x + bytes;
-    if (s.y) s.y = (const char *)s.y + bytes;
-    if (s.dy) s.dy = (const char *)s.dy + bytes;
-    if (s.dy2) s.dy2 = (const char *)s.dy2 + bytes;
-    return s;
+    const ts_op_args *a = &r->args;
+    const float *gain = (const float *)a->saved + 2 * v->channels;
+    return (sources){a->x, a->y, a->dy, a->dy2, gain, gain + padded_channels(v)};
 }
 
 /* The two sums of every (picture, channel) into scratch; `center` has the padded channels. */
 static void sum_pictures(const ts_op_run *r, const view *v, const float *center, bool backward)
 {
-    const ts_op_args *a = &r->args;
-    bool bf16 = r->op->desc.type == TS_BF16, relu = backward && r->op->desc.relu;
+    bool bf16 = r->op->desc.type == TS_BF16;
+    mask m = backward ? mask_of(&r->op->desc) : MASK_NONE;
     size_t channels = padded_channels(v), block = (size_t)v->pixels * (size_t)v->lanes;
     double *sums = sums_of(r);
-    sources all = {a->x, relu ? a->y : NULL, backward ? a->dy : NULL, backward ? a->dy2 : NULL};
+    sources all = backward ? backward_sources(r, v) : (sources){.x = r->args.x};
 #pragma omp parallel for collapse(2) schedule(static)
     for (int n = 0; n < v->n; n++)
         for (int c = 0; c < v->blocks; c++) {
             size_t index = (size_t)n * (size_t)v->blocks + (size_t)c;
             size_t lane = (size_t)c * (size_t)v->lanes;
             double *first = sums + 2 * (size_t)n * channels + lane;
-            sum_any(shifted(all, index * block, bf16), center + lane, v, first, first + channels,
-                    bf16, backward, relu);
+            sum_any(shifted(all, index * block, lane, bf16), center + lane, v, first,
+                    first + channels, bf16, backward, m);
         }
 }
 
@@ -254,15 +273,15 @@ static void apply(const ts_op_run *r, const view *v, const float *scale, const f
 /* dx = scale g + slope (x - mean) + shift, with slope and shift holding the sums' part. */
 TS_INLINE void unapply_stretch(const sources *s, void *dx, void *dresidual, const float *scale,
                                const float *slope, const float *shift, int pixels, int lanes,
-                               int width, bool bf16, bool relu, bool two, bool residual)
+                               int width, bool bf16, mask m, bool two, bool residual)
 {
     for (int p = 0; p < pixels; p++) {
         size_t at = (size_t)p * (size_t)lanes;
 #pragma omp simd
         for (int b = 0; b < width; b++) {
             size_t i = at + (size_t)b;
-            float g = gradient_at(s, i, bf16, relu, two);
-            float v = fmaf(ts_host_load(s->x, i, bf16), slope[b], shift[b]);
+            float x = ts_host_load(s->x, i, bf16), g = gradient_at(s, i, b, x, bf16, m, two);
+            float v = fmaf(x, slope[b], shift[b]);
             ts_host_store(dx, i, fmaf(g, scale[b], v), bf16);
             if (residual) ts_host_store(dresidual, i, g, bf16);
         }
@@ -271,20 +290,19 @@ TS_INLINE void unapply_stretch(const sources *s, void *dx, void *dresidual, cons
 
 TS_INLINE void unapply_block(sources s, char *dx, char *dresidual, const float *scale,
                              const float *slope, const float *shift, const view *v, bool bf16,
-                             bool relu, bool two, bool residual)
+                             mask m, bool two, bool residual)
 {
     for (int lane = 0; lane < v->lanes; lane += 16) {
         int width = v->lanes - lane < 16 ? v->lanes - lane : 16;
         size_t skip = (size_t)lane * (bf16 ? 2 : 4);
-        sources t = {(const char *)s.x + skip, relu ? (const char *)s.y + skip : NULL,
-                     (const char *)s.dy + skip, two ? (const char *)s.dy2 + skip : NULL};
+        sources t = shifted(s, (size_t)lane, (size_t)lane, bf16);
         char *dr = residual ? dresidual + skip : NULL;
         if (width == 16)
             unapply_stretch(&t, dx + skip, dr, scale + lane, slope + lane, shift + lane, v->pixels,
-                            v->lanes, 16, bf16, relu, two, residual);
+                            v->lanes, 16, bf16, m, two, residual);
         else
             unapply_stretch(&t, dx + skip, dr, scale + lane, slope + lane, shift + lane, v->pixels,
-                            v->lanes, width, bf16, relu, two, residual);
+                            v->lanes, width, bf16, m, two, residual);
     }
 }
 
@@ -295,27 +313,30 @@ static void unapply(const ts_op_run *r, const view *v, const float *scale, const
     const ts_op_args *a = &r->args;
     bool bf16 = d->type == TS_BF16, two = a->dy2 != NULL, residual = a->dresidual != NULL;
     size_t block = (size_t)v->pixels * (size_t)v->lanes, bytes = bf16 ? 2 : 4;
-    sources all = {a->x, d->relu ? a->y : NULL, a->dy, a->dy2};
+    mask m = mask_of(d);
+    sources all = backward_sources(r, v);
 #pragma omp parallel for collapse(2) schedule(static)
     for (int n = 0; n < v->n; n++)
         for (int c = 0; c < v->blocks; c++) {
             size_t index = ((size_t)n * (size_t)v->blocks + (size_t)c) * block;
             size_t lane = (size_t)c * (size_t)v->lanes;
-            sources s = shifted(all, index, bf16);
+            sources s = shifted(all, index, lane, bf16);
             char *dx = (char *)a->dx + index * bytes;
             char *dr = residual ? (char *)a->dresidual + index * bytes : NULL;
-#define CASE(B, R, T, D)                                                                           \
-    if (bf16 == B && d->relu == R && two == T && residual == D)                                    \
-        unapply_block(s, dx, dr, scale + lane, slope + lane, shift + lane, v, B, R, T, D);
+#define CASE(B, M, T, D)                                                                           \
+    if (bf16 == B && m == M && two == T && residual == D)                                          \
+        unapply_block(s, dx, dr, scale + lane, slope + lane, shift + lane, v, B, M, T, D);
 #define CASES(B)                                                                                   \
-    CASE(B, false, false, false)                                                                   \
-    CASE(B, false, false, true)                                                                    \
-    CASE(B, false, true, false)                                                                    \
-    CASE(B, false, true, true)                                                                     \
-    CASE(B, true, false, false)                                                                    \
-    CASE(B, true, false, true)                                                                     \
-    CASE(B, true, true, false)                                                                     \
-    CASE(B, true, true, true)
+    CASE(B, MASK_NONE, false, false)                                                               \
+    CASE(B, MASK_NONE, false, true)                                                                \
+    CASE(B, MASK_NONE, true, false)                                                                \
+    CASE(B, MASK_NONE, true, true)                                                                 \
+    CASE(B, MASK_Y, false, false)                                                                  \
+    CASE(B, MASK_Y, false, true)                                                                   \
+    CASE(B, MASK_Y, true, false)                                                                   \
+    CASE(B, MASK_Y, true, true)                                                                    \
+    CASE(B, MASK_X, false, false)                                                                  \
+    CASE(B, MASK_X, true, false)
             CASES(false)
             CASES(true)
 #undef CASES
@@ -356,8 +377,8 @@ static ts_status norm_forward(const ts_op_run *r)
     if (!d->training) return norm_inference(r, &v);
     double count = (double)v.n * v.pixels;
     size_t channels = padded_channels(&v);
-    float *center = factors_of(r, &v), *scale = center + channels, *shift = scale + channels;
-    float *saved = a->saved;
+    float *center = factors_of(r, &v), *saved = a->saved;
+    float *scale = saved + 2 * v.channels, *shift = scale + channels;
     for (size_t c = 0; c < channels; c++) { /* the first pixel of the first picture */
         size_t lanes = (size_t)v.lanes;
         size_t at = c / lanes * (size_t)v.pixels * lanes + c % lanes;

@@ -411,18 +411,23 @@ static ts_status run_refresh(const void *args)
 {
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
+    ts_packing packings[PASSES];
+    uint16_t *packed[PASSES];
+    int n = 0;
     for (int i = 0; i < PASSES; i++) {
         const pass *p = &c->passes[i];
         char *to = (char *)r->args.packed + p->packed_at;
         if (!p->packs) continue;
         if (p->packing) {
-            ts_packing_run(p->packing, &r->op->desc, r->args.weight, (uint16_t *)(void *)to);
+            packings[n] = p->packing;
+            packed[n++] = (uint16_t *)(void *)to;
             continue;
         }
         dnnl_memory_set_data_handle(p->pack_from, (void *)(uintptr_t)r->args.weight);
         dnnl_memory_set_data_handle(p->pack_to, to);
         TS_TRY(run_reorder(p->pack, c->stream, p->pack_from, p->pack_to));
     }
+    if (n) ts_packing_run(packings, packed, n, &r->op->desc, r->args.weight);
     return TS_OK;
 }
 

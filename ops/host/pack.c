@@ -38,22 +38,27 @@ static void pack_columns(const float *from, uint32_t *to)
             to[o * B + i] = pair(from[i * B + 2 * o], from[i * B + 2 * o + 1]);
 }
 
-void ts_packing_run(ts_packing packing, const ts_op_desc *d, const float *from, uint16_t *to)
+static void pack_block(ts_packing packing, const float *from, uint16_t *to, size_t block,
+                       size_t transposed)
+{
+    size_t target = packing == TS_PACK_DATA_IO ? transposed : block;
+    uint32_t *pairs = (uint32_t *)(void *)to + target * B * B / 2;
+    if (packing == TS_PACK_FORWARD)
+        pack_rows(from + block * B * B, pairs);
+    else
+        pack_columns(from + block * B * B, pairs);
+}
+
+void ts_packing_run(const ts_packing *packings, uint16_t *const *to, int n, const ts_op_desc *d,
+                    const float *from)
 {
     int outs = d->out.c / B, ins = d->in.c / B, taps = d->kernel * d->kernel;
-    uint32_t *pairs = (uint32_t *)(void *)to;
 #pragma omp parallel for collapse(2)
     for (int o = 0; o < outs; o++)
         for (int i = 0; i < ins; i++)
             for (int k = 0; k < taps; k++) {
-                size_t block = ((size_t)o * (size_t)ins + (size_t)i) * (size_t)taps + (size_t)k;
-                size_t target =
-                    packing == TS_PACK_DATA_IO
-                        ? ((size_t)i * (size_t)outs + (size_t)o) * (size_t)taps + (size_t)k
-                        : block;
-                if (packing == TS_PACK_FORWARD)
-                    pack_rows(from + block * B * B, pairs + target * B * B / 2);
-                else
-                    pack_columns(from + block * B * B, pairs + target * B * B / 2);
+                size_t block = (size_t)((o * ins + i) * taps + k);
+                size_t transposed = (size_t)((i * outs + o) * taps + k);
+                for (int p = 0; p < n; p++) pack_block(packings[p], from, to[p], block, transposed);
             }
 }

@@ -4,7 +4,7 @@
 
 #include "ops/host/dnnl.h"
 
-/* How to_bf16 packs; NONE: the library's reorder must do it. */
+/* How a weight is packed; NONE: the library's reorder must do it. */
 typedef enum ts_packing {
     TS_PACK_NONE,
     TS_PACK_FORWARD, /* OIhw16i16o fp32 -> OIhw8i16o2i bf16 */
@@ -14,6 +14,8 @@ typedef enum ts_packing {
 
 /* The packing from `order` to `wanted`, for a weight of these dimensions. */
 ts_packing ts_packing_find(const ts_op_desc *desc, const ts_md *order, const ts_md *wanted);
-void ts_packing_run(ts_packing packing, const ts_op_desc *desc, const float *from, uint16_t *to);
+/* All n packings while the weight passes by once: to[i] <- from, as packings[i] says. */
+void ts_packing_run(const ts_packing *packings, uint16_t *const *to, int n, const ts_op_desc *desc,
+                    const float *from);
 
 #endif

@@ -116,6 +116,13 @@ static ts_status pool_forward(const ts_op_run *r)
     return TS_OK;
 }
 
+/* The share of output (i, j) that each input of its window gets. */
+static float share_at(const ts_op_desc *d, int i, int j)
+{
+    window a = input_window(d, i, d->in.h), b = input_window(d, j, d->in.w);
+    return 1.0f / (float)((a.to - a.from) * (b.to - b.from));
+}
+
 TS_INLINE void backward_channels(const ts_op_run *r, const map *dx, const map *dy, int n, int h,
                                  int w, bool bf16, bool max)
 {
@@ -123,6 +130,7 @@ TS_INLINE void backward_channels(const ts_op_run *r, const map *dx, const map *d
     window rows = output_window(d, h, d->in.h, d->out.h);
     window columns = output_window(d, w, d->in.w, d->out.w);
     const int32_t *place = r->args.saved;
+    float all = share_at(d, 0, 0); /* what global pooling shares */
     for (int c = 0; c < d->in.c; c++) {
         size_t from = channel_at(dy, n, c);
         float sum = 0;
@@ -131,12 +139,10 @@ TS_INLINE void backward_channels(const ts_op_run *r, const map *dx, const map *d
                 size_t at = from + (size_t)i * dy->row + (size_t)j * dy->column;
                 float g = ts_host_load(r->args.dy, at, bf16);
                 if (r->args.dy2) g += ts_host_load(r->args.dy2, at, bf16);
-                if (max) {
+                if (max)
                     sum += place[place_at(d, n, c, i, j)] == h * d->in.w + w ? g : 0;
-                } else {
-                    window a = input_window(d, i, d->in.h), b = input_window(d, j, d->in.w);
-                    sum += g / (float)((a.to - a.from) * (b.to - b.from));
-                }
+                else
+                    sum += g * (d->kernel ? share_at(d, i, j) : all);
             }
         ts_host_store(r->args.dx,
                       channel_at(dx, n, c) + (size_t)h * dx->row + (size_t)w * dx->column, sum,
