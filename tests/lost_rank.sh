@@ -15,19 +15,19 @@ pid_of_rank() { # of the job in $folder/$1
     done
 }
 
-# lose SIGNAL CODES: rank 1 of 3 gets the signal once the job has saved a checkpoint
+# lose SIGNAL CODES COMMUNICATOR: rank 1 of 3 gets the signal once the job has saved a checkpoint
 lose() {
-    signal=$1 codes=$2 run=$folder/$1 out=$folder/$1.out
+    signal=$1 codes=$2 run=$folder/$1.$3 out=$folder/$1.$3.out
     timeout -k 5 60 "$here/../launch/mpirun" 3 "$program" train --model tiny --batch 16 --epochs 100000 \
         --data synthetic:train=256,test=64,size=8 --algorithm cocod --period 3 --evaluate-every 0 \
-        --checkpoint-every 5 --timeout 3 --run "$run" >"$out" 2>&1 &
+        --communicator "$3" --checkpoint-every 5 --timeout 3 --run "$run" >"$out" 2>&1 &
     job=$!
     for _ in $(seq 100); do
         grep -q '^saved' "$out" && break
         sleep 0.1
     done
     begin=$(date +%s)
-    kill -"$signal" "$(pid_of_rank "$signal" 1)"
+    kill -"$signal" "$(pid_of_rank "$signal.$3" 1)"
     wait $job
     rc=$?
     seconds=$(($(date +%s) - begin))
@@ -38,14 +38,15 @@ lose() {
     "$program" eval --model tiny --data synthetic:train=256,test=64,size=8 --weights "$(ls -d "$run"/checkpoints/step-???????? | tail -n 1)" >>"$out" 2>&1 ||
         problem="$problem; the checkpoint is not whole"
     if [ -n "$problem" ]; then
-        echo "FAILED $signal: $problem"
+        echo "FAILED $signal, $3: $problem"
         cat "$out"
         failed=1
     else
-        echo "ok $signal: $seconds s: $(grep -a -m 1 'rank 1 .*\(does not answer\|exited on\)' "$out")"
+        echo "ok $signal, $3: $seconds s: $(grep -a -m 1 'rank 1 .*\(does not answer\|exited on\)' "$out")"
     fi
 }
 
-lose STOP 70
-lose KILL '70|137'
+lose STOP 70 ring
+lose STOP 70 mpi # which cannot be freed from outside: the watchdog ends the job
+lose KILL '70|137' ring
 exit $failed

@@ -227,6 +227,7 @@ static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
     TS_TRY(open_folder(t));
     TS_TRY(ts_communicator_open(c->communicator, t->world, t->comm, (int)c->timeout,
                                 &t->communicator));
+    TS_TRY(ts_watchdog_open(t->communicator, &t->watchdog));
     TS_TRY(ts_world_agree(t->world, open_algorithm(t)));
     if (!strcmp(c->resume, "auto")) {
         bool found = ts_checkpoint_exists(t->run);
@@ -251,6 +252,7 @@ static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
     ts_workspace_close(t->workspace);
     ts_event_close(t->event);
     ts_trace_close(t->trace);
+    ts_watchdog_close(t->watchdog);
     ts_communicator_close(t->communicator);
     ts_stream_close(t->comm);
     if (t->dataset) ts_shard_close(t->dataset, &t->shard);

@@ -5,6 +5,7 @@
 #include "runtime/data/data.h"
 #include "runtime/train/schedule.h"
 #include "runtime/train/train.h"
+#include "runtime/train/watchdog.h"
 
 typedef struct ts_metrics ts_metrics;
 typedef struct ts_step ts_step;
@@ -16,6 +17,7 @@ typedef struct ts_trainer {
     ts_device *device;
     ts_stream *compute, *comm;
     ts_communicator *communicator;
+    ts_watchdog *watchdog;
     ts_dataset *dataset;
     ts_model *model;
     ts_workspace *workspace;
