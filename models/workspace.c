@@ -259,9 +259,9 @@ ts_status ts_workspace_refresh(ts_workspace *w, const float *parameters, const u
     w->statistics = statistics;
     for (int i = 1; i < w->model->builder.n; i++) {
         ts_op *op = w->states[i].op;
-        if (!op->ops->refresh || !op->packed_bytes) continue;
+        if (!op->ops->kernels[TS_REFRESH].run || !op->packed_bytes) continue;
         ts_op_args a = common_args(w, i);
-        TS_TRY(op->ops->refresh(op, &a, stream));
+        TS_TRY(ts_op_launch(op, TS_REFRESH, &a, stream));
     }
     return TS_OK;
 }
@@ -270,7 +270,7 @@ ts_status ts_workspace_forward(ts_workspace *w, int first, int last, ts_stream *
 {
     for (int i = first > 1 ? first : 1; i < last; i++) {
         ts_op_args a = common_args(w, i);
-        TS_TRY(ts_op_forward(w->states[i].op, &a, stream));
+        TS_TRY(ts_op_launch(w->states[i].op, TS_FORWARD, &a, stream));
     }
     return TS_OK;
 }
@@ -313,11 +313,11 @@ static ts_status backward_node(ts_workspace *w, int i, float *gradients, listene
     if (s->bias) a.dbias = gradients + s->bias->slice.at;
     /* weights first: their bucket may leave while data gradients are still being made */
     if (node->desc.kind == TS_OP_CONV || node->desc.kind == TS_OP_LINEAR) {
-        TS_TRY(s->op->ops->backward_weights(s->op, &a, stream));
+        TS_TRY(ts_op_launch(s->op, TS_BACKWARD_WEIGHTS, &a, stream));
         TS_TRY(tell(w->model, i, l));
-        return a.dx ? s->op->ops->backward_data(s->op, &a, stream) : TS_OK;
+        return a.dx ? ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream) : TS_OK;
     }
-    TS_TRY(s->op->ops->backward_data(s->op, &a, stream));
+    TS_TRY(ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream));
     return tell(w->model, i, l);
 }
 

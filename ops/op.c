@@ -90,7 +90,7 @@ static void touch(list *l, const void *at, size_t bytes, bool write)
     if (at && bytes && l->n < TS_ACCESS_MAX) l->at[l->n++] = (ts_access){at, bytes, write};
 }
 
-int ts_op_accesses(const ts_op_run *run, ts_op_pass pass, ts_access *at)
+static int accesses(const ts_op_run *run, ts_op_pass pass, ts_access *at)
 {
     const ts_op *op = run->op;
     const ts_op_args *a = &run->args;
@@ -113,7 +113,7 @@ int ts_op_accesses(const ts_op_run *run, ts_op_pass pass, ts_access *at)
     touch(&l, a->packed, op->packed_bytes, false);
     touch(&l, a->scratch, op->scratch_bytes, true);
     touch(&l, a->saved, op->saved_bytes, forward);
-    if (!op->ops->refresh || norm) {
+    if (!op->ops->kernels[TS_REFRESH].run || norm) {
         touch(&l, a->weight, weight, false);
         touch(&l, a->shadow, op->weight_n * sizeof(uint16_t), false);
     }
@@ -139,4 +139,24 @@ int ts_op_accesses(const ts_op_run *run, ts_op_pass pass, ts_access *at)
     }
     touch(&l, a->labels, (size_t)d->in.n * sizeof *a->labels, false);
     return l.n;
+}
+
+int ts_op_forward_accesses(const void *run, ts_access *list)
+{
+    return accesses(run, TS_FORWARD, list);
+}
+
+int ts_op_backward_data_accesses(const void *run, ts_access *list)
+{
+    return accesses(run, TS_BACKWARD_DATA, list);
+}
+
+int ts_op_backward_weights_accesses(const void *run, ts_access *list)
+{
+    return accesses(run, TS_BACKWARD_WEIGHTS, list);
+}
+
+int ts_op_refresh_accesses(const void *run, ts_access *list)
+{
+    return accesses(run, TS_REFRESH, list);
 }

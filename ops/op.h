@@ -75,6 +75,19 @@ typedef struct ts_op_args {
 
 typedef struct ts_op ts_op;
 
+typedef enum ts_op_pass {
+    TS_FORWARD,
+    TS_BACKWARD_DATA,
+    TS_BACKWARD_WEIGHTS,
+    TS_REFRESH,
+    TS_OP_PASSES
+} ts_op_pass;
+
+typedef struct ts_op_run {
+    ts_op *op;
+    ts_op_args args;
+} ts_op_run;
+
 typedef struct ts_op_ops {
     const char *name; /* "onednn", "host", "reference" */
 
@@ -83,17 +96,14 @@ typedef struct ts_op_ops {
     bool (*serves)(const ts_device *device, const ts_op_desc *desc, const char **why_p);
     ts_status (*plan)(ts_device *device, const ts_op_desc *desc, ts_op **op_p);
     void (*release)(ts_op *op);
-    ts_status (*forward)(ts_op *op, const ts_op_args *args, ts_stream *stream);
-
-    /* Required for ops planned with `training`. Conv and linear split backward in two, so that a
-     * bucket's gradients are complete as early as can be; others do all in backward_data. */
-    ts_status (*backward_data)(ts_op *op, const ts_op_args *args, ts_stream *stream);
-    ts_status (*backward_weights)(ts_op *op, const ts_op_args *args, ts_stream *stream);
+    /* By pass; each takes a ts_op_run. Required: forward, and for ops planned with `training`
+     * backward. Conv and linear split backward in two, so that a bucket's gradients are complete
+     * as early as can be; others do all in backward data. Optional: refresh, packed <- weight (or
+     * shadow) for the passes that follow, run after every change of the weights; without it the op
+     * reads weight itself. */
+    ts_kernel kernels[TS_OP_PASSES];
 
     /* Optional. */
-    /* packed <- weight (or shadow), for the forward and backward that follow; run after every
-     * change of the weights. NULL: the op reads weight itself. */
-    ts_status (*refresh)(ts_op *op, const ts_op_args *args, ts_stream *stream);
     /* Host memory, at once: the op's order <- PyTorch's order and back. NULL: they are the same.
      * Only the weight of conv and linear; every other parameter is a plain [c]. */
     void (*pack)(const ts_op *op, float *to, const float *plain);
@@ -127,10 +137,18 @@ bool ts_op_prefers_bf16(const ts_device *device);
 /* The version of the library behind the host's ops, as text. */
 void ts_op_library_version(char *text, size_t bytes);
 
-static inline ts_status ts_op_forward(ts_op *op, const ts_op_args *args, ts_stream *stream)
+/* Enqueue one pass. */
+static inline ts_status ts_op_launch(ts_op *op, ts_op_pass pass, const ts_op_args *args,
+                                     ts_stream *stream)
 {
-    return op->ops->forward(op, args, stream);
+    ts_op_run run = {op, *args};
+    return ts_stream_launch(stream, &op->ops->kernels[pass], &run, sizeof run);
 }
+/* What a pass touches: `accesses` of its kernel. */
+int ts_op_forward_accesses(const void *run, ts_access *list);
+int ts_op_backward_data_accesses(const void *run, ts_access *list);
+int ts_op_backward_weights_accesses(const void *run, ts_access *list);
+int ts_op_refresh_accesses(const void *run, ts_access *list);
 
 /* Elements of the plain (PyTorch order) weight and bias of a description. */
 size_t ts_op_plain_weight_count(const ts_op_desc *desc);
@@ -138,17 +156,4 @@ size_t ts_op_plain_bias_count(const ts_op_desc *desc);
 const char *ts_op_kind_name(ts_op_kind kind);
 /* "conv 64x64x32x32 -> 64, kernel 3, stride 1, bf16" for messages. */
 void ts_op_describe(const ts_op_desc *desc, char *text, size_t bytes);
-/* The accesses of a run, for kernels whose arguments start with {ts_op *; ts_op_args}. */
-typedef enum ts_op_pass {
-    TS_FORWARD,
-    TS_BACKWARD_DATA,
-    TS_BACKWARD_WEIGHTS,
-    TS_REFRESH
-} ts_op_pass;
-typedef struct ts_op_run {
-    ts_op *op;
-    ts_op_args args;
-} ts_op_run;
-int ts_op_accesses(const ts_op_run *run, ts_op_pass pass, ts_access *list);
-
 #endif

@@ -232,13 +232,12 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend)
 
 static void run_passes(bench *b)
 {
-    const ts_op_ops *ops = b->op->ops;
-    if (ops->refresh) OK(ops->refresh(b->op, &b->a, stream));
-    OK(ops->forward(b->op, &b->a, stream));
+    if (b->op->ops->kernels[TS_REFRESH].run) OK(ts_op_launch(b->op, TS_REFRESH, &b->a, stream));
+    OK(ts_op_launch(b->op, TS_FORWARD, &b->a, stream));
     if (b->d.training) {
         bool weights = b->d.kind == TS_OP_CONV || b->d.kind == TS_OP_LINEAR;
-        if (weights) OK(ops->backward_weights(b->op, &b->a, stream));
-        if (b->d.needs_dx || !weights) OK(ops->backward_data(b->op, &b->a, stream));
+        if (weights) OK(ts_op_launch(b->op, TS_BACKWARD_WEIGHTS, &b->a, stream));
+        if (b->d.needs_dx || !weights) OK(ts_op_launch(b->op, TS_BACKWARD_DATA, &b->a, stream));
     }
     OK(ts_stream_sync(stream));
 }

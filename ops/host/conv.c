@@ -431,69 +431,17 @@ static ts_status run_refresh(const void *args)
     return TS_OK;
 }
 
-static int forward_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_FORWARD, list);
-}
-
-static int backward_data_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_BACKWARD_DATA, list);
-}
-
-static int backward_weights_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_BACKWARD_WEIGHTS, list);
-}
-
-static int refresh_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_REFRESH, list);
-}
-
-static const ts_kernel kernels[] = {
-    [TS_FORWARD] = {"onednn forward", run_forward, forward_accesses},
-    [TS_BACKWARD_DATA] = {"onednn backward data", run_backward_data, backward_data_accesses},
-    [TS_BACKWARD_WEIGHTS] = {"onednn backward weights", run_backward_weights,
-                             backward_weights_accesses},
-    [TS_REFRESH] = {"onednn refresh", run_refresh, refresh_accesses},
-};
-
-static ts_status launch(ts_op *op, const ts_op_args *args, ts_op_pass which, ts_stream *stream)
-{
-    ts_op_run run = {op, *args};
-    return ts_stream_launch(stream, &kernels[which], &run, sizeof run);
-}
-
-static ts_status onednn_forward(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_FORWARD, stream);
-}
-
-static ts_status onednn_backward_data(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_BACKWARD_DATA, stream);
-}
-
-static ts_status onednn_backward_weights(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_BACKWARD_WEIGHTS, stream);
-}
-
-static ts_status onednn_refresh(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_REFRESH, stream);
-}
-
 const ts_op_ops ts_op_onednn = {
     .name = "onednn",
     .serves = onednn_serves,
     .plan = onednn_plan,
     .release = onednn_release,
-    .forward = onednn_forward,
-    .backward_data = onednn_backward_data,
-    .backward_weights = onednn_backward_weights,
-    .refresh = onednn_refresh,
+    .kernels = {[TS_FORWARD] = {"onednn forward", run_forward, ts_op_forward_accesses},
+                [TS_BACKWARD_DATA] = {"onednn backward data", run_backward_data,
+                                      ts_op_backward_data_accesses},
+                [TS_BACKWARD_WEIGHTS] = {"onednn backward weights", run_backward_weights,
+                                         ts_op_backward_weights_accesses},
+                [TS_REFRESH] = {"onednn refresh", run_refresh, ts_op_refresh_accesses}},
     .pack = onednn_pack,
     .unpack = onednn_unpack,
 };

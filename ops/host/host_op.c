@@ -40,49 +40,6 @@ static ts_status run_backward_weights(const void *args)
     return kind_of(&((const ts_op_run *)args)->op->desc)->backward_weights(args);
 }
 
-static int forward_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_FORWARD, list);
-}
-
-static int backward_data_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_BACKWARD_DATA, list);
-}
-
-static int backward_weights_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_BACKWARD_WEIGHTS, list);
-}
-
-static const ts_kernel kernels[] = {
-    [TS_FORWARD] = {"host forward", run_forward, forward_accesses},
-    [TS_BACKWARD_DATA] = {"host backward data", run_backward_data, backward_data_accesses},
-    [TS_BACKWARD_WEIGHTS] = {"host backward weights", run_backward_weights,
-                             backward_weights_accesses},
-};
-
-static ts_status launch(ts_op *op, const ts_op_args *args, ts_op_pass pass, ts_stream *stream)
-{
-    ts_op_run run = {op, *args};
-    return ts_stream_launch(stream, &kernels[pass], &run, sizeof run);
-}
-
-static ts_status host_forward(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_FORWARD, stream);
-}
-
-static ts_status host_backward_data(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_BACKWARD_DATA, stream);
-}
-
-static ts_status host_backward_weights(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_BACKWARD_WEIGHTS, stream);
-}
-
 static bool host_serves(const ts_device *device, const ts_op_desc *desc, const char **why_p)
 {
     const ts_host_kind *kind = kind_of(desc);
@@ -122,7 +79,9 @@ const ts_op_ops ts_op_host = {
     .serves = host_serves,
     .plan = host_plan,
     .release = host_release,
-    .forward = host_forward,
-    .backward_data = host_backward_data,
-    .backward_weights = host_backward_weights,
+    .kernels = {[TS_FORWARD] = {"host forward", run_forward, ts_op_forward_accesses},
+                [TS_BACKWARD_DATA] = {"host backward data", run_backward_data,
+                                      ts_op_backward_data_accesses},
+                [TS_BACKWARD_WEIGHTS] = {"host backward weights", run_backward_weights,
+                                         ts_op_backward_weights_accesses}},
 };

@@ -489,49 +489,6 @@ static ts_status run_backward_weights(const void *args)
                                  : linear_backward_weights(d, &r->args);
 }
 
-static int forward_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_FORWARD, list);
-}
-
-static int backward_data_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_BACKWARD_DATA, list);
-}
-
-static int backward_weights_accesses(const void *args, ts_access *list)
-{
-    return ts_op_accesses(args, TS_BACKWARD_WEIGHTS, list);
-}
-
-static const ts_kernel kernels[] = {
-    [TS_FORWARD] = {"reference forward", run_forward, forward_accesses},
-    [TS_BACKWARD_DATA] = {"reference backward data", run_backward_data, backward_data_accesses},
-    [TS_BACKWARD_WEIGHTS] = {"reference backward weights", run_backward_weights,
-                             backward_weights_accesses},
-};
-
-static ts_status launch(ts_op *op, const ts_op_args *args, ts_op_pass pass, ts_stream *stream)
-{
-    ts_op_run run = {op, *args};
-    return ts_stream_launch(stream, &kernels[pass], &run, sizeof run);
-}
-
-static ts_status reference_forward(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_FORWARD, stream);
-}
-
-static ts_status reference_backward_data(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_BACKWARD_DATA, stream);
-}
-
-static ts_status reference_backward_weights(ts_op *op, const ts_op_args *args, ts_stream *stream)
-{
-    return launch(op, args, TS_BACKWARD_WEIGHTS, stream);
-}
-
 /* Kernels that run on the host serve every device that runs host kernels. */
 static bool reference_serves(const ts_device *device, const ts_op_desc *desc, const char **why_p)
 {
@@ -570,7 +527,9 @@ const ts_op_ops ts_op_reference = {
     .serves = reference_serves,
     .plan = reference_plan,
     .release = reference_release,
-    .forward = reference_forward,
-    .backward_data = reference_backward_data,
-    .backward_weights = reference_backward_weights,
+    .kernels = {[TS_FORWARD] = {"reference forward", run_forward, ts_op_forward_accesses},
+                [TS_BACKWARD_DATA] = {"reference backward data", run_backward_data,
+                                      ts_op_backward_data_accesses},
+                [TS_BACKWARD_WEIGHTS] = {"reference backward weights", run_backward_weights,
+                                         ts_op_backward_weights_accesses}},
 };
