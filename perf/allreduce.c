@@ -59,7 +59,7 @@ static ts_status run_stamp(const void *args)
     return TS_OK;
 }
 
-static const ts_kernel stamp_kernel = {"perf_stamp", run_stamp, NULL};
+static const ts_kernel stamp_kernel = {.name = "perf_stamp", .run = run_stamp};
 
 typedef struct bench {
     settings set;

@@ -51,8 +51,8 @@ static ts_status fail_run(const void *args)
     return TS_ERROR(TS_ECOMM, "the wire to rank %d is cut", *(const int *)args);
 }
 
-static const ts_kernel step_kernel = {"step", step_run, NULL};
-static const ts_kernel fail_kernel = {"fail", fail_run, NULL};
+static const ts_kernel step_kernel = {.name = "step", .run = step_run};
+static const ts_kernel fail_kernel = {.name = "fail", .run = fail_run};
 
 static void step(ts_stream *stream, int64_t sleep_ns, int32_t *at, int32_t factor, int32_t add)
 {

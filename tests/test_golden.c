@@ -165,7 +165,7 @@ static ts_status gradient_run(const void *args)
     return TS_OK;
 }
 
-static const ts_kernel gradient_kernel = {"test gradient", gradient_run, NULL};
+static const ts_kernel gradient_kernel = {.name = "test gradient", .run = gradient_run};
 
 typedef struct rig {
     ts_flat flat;

@@ -41,7 +41,8 @@ static int reduce_accesses(const void *args, ts_access *list)
     return 2;
 }
 
-static const ts_kernel reduce_kernel = {"all_reduce", reduce_run, reduce_accesses};
+static const ts_kernel reduce_kernel = {
+    .name = "all_reduce", .run = reduce_run, .accesses = reduce_accesses};
 
 static ts_status meet(ts_communicator *communicator, float *to, const float *from, size_t n,
                       ts_reduction reduction, const float *weight)
@@ -79,8 +80,10 @@ static int slice_accesses(const void *args, ts_access *list)
     return 2;
 }
 
-static const ts_kernel backward_kernel = {"backward", slice_run, slice_accesses};
-static const ts_kernel evaluate_kernel = {"evaluate", slice_run, slice_accesses};
+static const ts_kernel backward_kernel = {
+    .name = "backward", .run = slice_run, .accesses = slice_accesses};
+static const ts_kernel evaluate_kernel = {
+    .name = "evaluate", .run = slice_run, .accesses = slice_accesses};
 
 typedef struct rank {
     ts_flat flat;

@@ -49,7 +49,8 @@ static int average_accesses(const void *args, ts_access *list)
     return 2;
 }
 
-static const ts_kernel average_kernel = {"average", average_run, average_accesses};
+static const ts_kernel average_kernel = {
+    .name = "average", .run = average_run, .accesses = average_accesses};
 
 static void rank_open(ts_device *device, rank *k, int index)
 {

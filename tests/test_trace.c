@@ -37,7 +37,7 @@ static ts_status sleep_run(const void *args)
     ts_clock_sleep_ns(*(const int64_t *)args);
     return TS_OK;
 }
-static const ts_kernel sleep_kernel = {"sleep", sleep_run, NULL};
+static const ts_kernel sleep_kernel = {.name = "sleep", .run = sleep_run};
 
 static void rest(ts_stream *stream, int64_t ns)
 {

@@ -247,20 +247,14 @@ static void bf16_rounds_to_nearest_even(void **state)
     assert_rest(x, before_x, MOST - 1);
 }
 
-static void scale_and_sum(void **state)
+static void scales(void **state)
 {
     for (int i = 0; i < COUNTS; i++) {
         setup(state);
-        double sum = -1, expected = 0;
         OK(ts_vector_scale(stream, counts[i], x, -0.3f));
-        OK(ts_vector_sum_squares(stream, counts[i], x, &sum));
         OK(ts_stream_sync(stream));
-        for (size_t k = 0; k < counts[i]; k++) {
-            assert_close(x[k], -0.3 * before_x[k], "x", k);
-            expected += (double)x[k] * x[k];
-        }
+        for (size_t k = 0; k < counts[i]; k++) assert_close(x[k], -0.3 * before_x[k], "x", k);
         assert_rest(x, before_x, counts[i]);
-        assert_true(fabs(sum - expected) <= 1e-12 * expected);
     }
 }
 
@@ -292,7 +286,7 @@ static ts_status threads_run(const void *args)
     return TS_OK;
 }
 
-static const ts_kernel threads_kernel = {"threads", threads_run, NULL};
+static const ts_kernel threads_kernel = {.name = "threads", .run = threads_run};
 
 static void run_everything(void **state, int threads, outcome *o)
 {
@@ -311,7 +305,6 @@ static void run_everything(void **state, int threads, outcome *o)
                   .nesterov = true};
     OK(ts_vector_sgd(stream, &sgd));
     OK(ts_stream_copy(stream, o->x[0], x, MOST * sizeof *x));
-    OK(ts_vector_sum_squares(stream, MOST - 5, x, &o->sum));
     ts_merge merge = {.n = MOST - 7,
                       .x = x,
                       .shadow = shadow,
@@ -362,7 +355,7 @@ int main(void)
         CASE(merge_is_the_sum),
         CASE(merge_is_exact_where_it_matters),
         CASE(bf16_rounds_to_nearest_even),
-        CASE(scale_and_sum),
+        CASE(scales),
         CASE(threads_do_not_show),
     };
     return cmocka_run_group_tests_name("vector", tests, group_setup, group_teardown);

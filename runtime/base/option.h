@@ -12,10 +12,10 @@
 #include "runtime/base/status.h"
 
 typedef enum ts_option_type {
-    TS_OPTION_BOOL, /* bool: yes|no, on|off, true|false, 1|0 */
-    TS_OPTION_INT,  /* int64_t; within [min, max] when min < max */
-    TS_OPTION_REAL, /* double; within [min, max] when min < max */
-    TS_OPTION_TEXT, /* const char *, owned by the option set */
+    TS_OPTION_BOOL,  /* bool: yes|no, on|off, true|false, 1|0 */
+    TS_OPTION_INT,   /* int64_t; within [min, max] when min < max */
+    TS_OPTION_REAL,  /* double; within [min, max] when min < max */
+    TS_OPTION_TEXT,  /* const char *, owned by the option set */
     TS_OPTION_CHOICE /* const char *, one of `choices` */
 } ts_option_type;
 

@@ -9,6 +9,10 @@
 
 #include "runtime/twinstream.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 int ts_status_exit_code(ts_status status);
 
 /* This thread's last failure: "message\n  at file:line\n  at file:line ...". "" when none. */
@@ -36,8 +40,7 @@ ts_status ts_status_pass(const char *file, int line, ts_status status);
 #define TS_TRY(expression)                                                                         \
     do {                                                                                           \
         ts_status ts_try_status = (expression);                                                    \
-        if (ts_try_status != TS_OK)                                                                \
-            return ts_status_pass(__FILE__, __LINE__, ts_try_status);                              \
+        if (ts_try_status != TS_OK) return ts_status_pass(__FILE__, __LINE__, ts_try_status);      \
     } while (0)
 /* The same where something must be released first: sets `status` and jumps to `label`. */
 #define TS_TRY_TO(status, label, expression)                                                       \
@@ -47,5 +50,9 @@ ts_status ts_status_pass(const char *file, int line, ts_status status);
             goto label;                                                                            \
         }                                                                                          \
     } while (0)
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -3,30 +3,14 @@
 #include <string.h>
 
 #include "runtime/data/augment_element.h"
-#include "runtime/data/data.h"
-
-enum { CHANNELS = 3 };
-
-typedef struct job {
-    ts_split split;
-    ts_shape picture;
-    float mean[CHANNELS], scale[CHANNELS];
-    ts_batch batch;
-    const ts_control *control; /* training; NULL: the test split from `first` on */
-    int64_t first;
-    ts_augment augment;
-    int64_t pool;
-    const int32_t *samples;
-    int rank, size;
-} job;
-_Static_assert(sizeof(job) <= TS_KERNEL_ARGS_MAX, "a batch's arguments fit a kernel's");
+#include "runtime/data/batch_job.h"
 
 typedef struct tables {
-    float f32[CHANNELS][256];
-    uint16_t bf16[CHANNELS][256];
+    float f32[TS_CHANNELS][256];
+    uint16_t bf16[TS_CHANNELS][256];
 } tables;
 
-static void fill_tables(const job *j, tables *t)
+static void fill_tables(const ts_batch_job *j, tables *t)
 {
     for (int c = 0; c < j->picture.c; c++)
         for (int byte = 0; byte < 256; byte++) {
@@ -50,7 +34,8 @@ static strides find_strides(const ts_batch *b, int n)
     return (strides){start, padded, 1}; /* three channels lie in the first block */
 }
 
-static void write_picture(const job *j, const tables *t, int n, int64_t sample, ts_augmentation a)
+static void write_picture(const ts_batch_job *j, const tables *t, int n, int64_t sample,
+                          ts_augmentation a)
 {
     const int height = j->picture.h, width = j->picture.w, channels = j->picture.c;
     size_t plane = (size_t)height * (size_t)width;
@@ -75,7 +60,7 @@ static void write_picture(const job *j, const tables *t, int n, int64_t sample, 
 
 static ts_status batch_run(const void *args)
 {
-    const job *j = args;
+    const ts_batch_job *j = args;
     tables t;
     fill_tables(j, &t);
     if (ts_layout_block(j->batch.layout) > 1) /* padding channels are zero */
@@ -101,7 +86,7 @@ static ts_status batch_run(const void *args)
 
 static int batch_accesses(const void *args, ts_access *list)
 {
-    const job *j = args;
+    const ts_batch_job *j = args;
     size_t n = (size_t)j->batch.shape.n;
     list[0] = (ts_access){
         j->batch.input,
@@ -114,9 +99,9 @@ static int batch_accesses(const void *args, ts_access *list)
     return 5;
 }
 
-static const ts_kernel batch_kernel = {"batch", batch_run, batch_accesses};
+static const ts_kernel batch_kernel = {"batch", batch_run, batch_accesses, ts_batch_enqueue};
 
-static ts_status launch(const ts_dataset *d, job *j, ts_stream *stream)
+static ts_status launch(const ts_dataset *d, ts_batch_job *j, ts_stream *stream)
 {
     j->picture = d->picture;
     for (int c = 0; c < d->picture.c; c++) {
@@ -130,20 +115,20 @@ ts_status ts_data_train_batch(const ts_dataset *dataset, const ts_shard *shard,
                               const ts_augment *augment, const ts_control *control,
                               const ts_batch *batch, ts_stream *stream)
 {
-    job j = {.split = dataset->train,
-             .batch = *batch,
-             .control = control,
-             .augment = *augment,
-             .pool = shard->pool,
-             .samples = shard->samples,
-             .rank = shard->rank,
-             .size = shard->size};
+    ts_batch_job j = {.split = dataset->train,
+                      .batch = *batch,
+                      .control = control,
+                      .augment = *augment,
+                      .pool = shard->pool,
+                      .samples = shard->samples,
+                      .rank = shard->rank,
+                      .size = shard->size};
     return launch(dataset, &j, stream);
 }
 
 ts_status ts_data_test_batch(const ts_dataset *dataset, int64_t first, const ts_batch *batch,
                              ts_stream *stream)
 {
-    job j = {.split = dataset->test, .batch = *batch, .first = first};
+    ts_batch_job j = {.split = dataset->test, .batch = *batch, .first = first};
     return launch(dataset, &j, stream);
 }

@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/base/log.h"
 #include "runtime/base/option.h"
 
-const ts_device_ops *const ts_devices[] = {&ts_device_host, NULL};
+const ts_device_ops *const ts_devices[] = {&ts_device_cuda, &ts_device_host, NULL};
 
 /* "auto|cuda|host": what --device takes. */
 static void device_words(char *words, size_t bytes)
@@ -23,11 +24,14 @@ ts_status ts_device_open(const char *name, int ordinal, ts_device **device_p)
     *device_p = NULL;
     if (strcmp(name, "auto") == 0) {
         ts_status status = TS_EUNSUPPORTED;
-        for (int i = 0; ts_devices[i]; i++)
-            if ((status = ts_devices[i]->open(ordinal, device_p)) == TS_OK) {
-                ts_trail_clear(); /* of the devices that did not open */
-                return TS_OK;
-            }
+        for (int i = 0; ts_devices[i]; i++) {
+            if ((status = ts_devices[i]->open(ordinal, device_p)) == TS_OK) return TS_OK;
+            bool built =
+                ts_devices[i]->stream_open != NULL; /* else it stands for one that is not */
+            ts_log(built ? TS_LOG_INFO : TS_LOG_DEBUG, "device %s is not used: %.*s",
+                   ts_devices[i]->name, (int)strcspn(ts_trail(), "\n"), ts_trail());
+            if (ts_devices[i + 1]) ts_trail_clear();
+        }
         return ts_status_pass(__FILE__, __LINE__, status);
     }
     for (int i = 0; ts_devices[i]; i++)

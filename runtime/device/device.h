@@ -6,9 +6,10 @@
  * recorded again, and an earlier wait keeps the earlier record; waiting for an event that was
  * never recorded is no wait. Release functions accept NULL.
  *
- * All arithmetic is kernels: a name, a host function and what it reads and writes. The host
- * device calls the function on the stream's thread; the CUDA device finds its launcher by the
- * name; the recording device of the tests uses the accesses to find pairs that nothing orders. */
+ * All arithmetic is kernels: a name, a host function, a CUDA launcher, and what it reads and
+ * writes. The host device calls the function on the stream's thread; the CUDA device calls the
+ * launcher; the recording device of the tests uses the accesses to find pairs that nothing orders.
+ */
 #ifndef TS_DEVICE_DEVICE_H
 #define TS_DEVICE_DEVICE_H
 
@@ -37,13 +38,16 @@ typedef struct ts_access {
 enum { TS_ACCESS_MAX = 24, TS_KERNEL_ARGS_MAX = 512 };
 
 typedef struct ts_kernel {
-    const char *name; /* unique; the CUDA device finds its launcher by it */
+    const char *name;
     /* Run it on the host. A failure (an oneDNN status, an MPI error) is described with TS_ERROR
      * and sticks to the stream. */
     ts_status (*run)(const void *args);
     /* Fill at most TS_ACCESS_MAX ranges, return how many. NULL: the kernel touches no shared
      * memory. */
     int (*accesses)(const void *args, ts_access *list);
+    /* Launch it on a CUDA stream (a cudaStream_t), at once. NULL: it runs on the host only. In a
+     * build without CUDA these functions are no_cuda.c's, which refuse. */
+    ts_status (*enqueue)(const void *args, void *cuda_stream);
 } ts_kernel;
 
 typedef struct ts_device_ops {
@@ -77,8 +81,7 @@ typedef struct ts_device_ops {
     ts_status (*fill)(ts_stream *stream, void *to, int byte, size_t bytes);
     /* Copies the `bytes` (<= TS_KERNEL_ARGS_MAX) of arguments; what they point to must outlive
      * the run. */
-    ts_status (*launch)(ts_stream *stream, const ts_kernel *kernel, const void *args,
-                        size_t bytes);
+    ts_status (*launch)(ts_stream *stream, const ts_kernel *kernel, const void *args, size_t bytes);
 
     /* Optional; a device without them runs eagerly. Between begin and end every copy, fill and
      * launch on the stream is recorded, not run; event and sync calls on it are errors. A graph
@@ -87,6 +90,9 @@ typedef struct ts_device_ops {
     ts_status (*capture_end)(ts_stream *stream, ts_graph **graph_p);
     ts_status (*graph_launch)(ts_graph *graph, ts_stream *stream);
     void (*graph_close)(ts_graph *graph);
+    /* What to add to the time of a stamp (trace.h) to be on ts_clock_ns's scale. Blocks. NULL: 0.
+     */
+    ts_status (*clock_offset)(ts_device *device, int64_t *offset_ns_p);
 } ts_device_ops;
 
 struct ts_device {
@@ -103,7 +109,7 @@ struct ts_graph {
     ts_device *device;
 };
 
-extern const ts_device_ops ts_device_host;
+extern const ts_device_ops ts_device_host, ts_device_cuda;
 /* NULL-terminated; the order is that of --device auto. */
 extern const ts_device_ops *const ts_devices[];
 /* "auto" takes the first that opens. TS_EUSAGE when the name is unknown. */

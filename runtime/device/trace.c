@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "runtime/base/clock.h"
+#include "runtime/device/trace_ring.h"
 
 enum { ROWS = 32, LABEL_BYTES = 48, DEPTH = 32 };
 
@@ -20,22 +21,10 @@ const char *const ts_span_names[TS_SPAN_KINDS] = {
     [TS_SPAN_WAIT] = "wait",         [TS_SPAN_COMM] = "comm",     [TS_SPAN_EVALUATE] = "evaluate",
 };
 
-typedef struct slot {
-    _Atomic uint64_t holds; /* number of the stamp, from 1; 0 while it is written */
-    _Atomic int64_t time_ns, detail;
-    _Atomic int32_t kind, begins;
-} slot;
-
-typedef struct ring {
-    _Atomic uint64_t written; /* stamps so far */
-    uint64_t mask;
-    slot slots[];
-} ring;
-
 typedef struct row {
     ts_stream *stream;
     char label[LABEL_BYTES]; /* a copy: the row outlives the stream */
-    ring *ring;
+    ts_stamp_ring *ring;
     uint64_t read; /* stamps so far */
     int depth;
     ts_span open[DEPTH];
@@ -44,23 +33,17 @@ typedef struct row {
 struct ts_trace {
     ts_device *device;
     size_t capacity;
-    int64_t lost;
+    int64_t lost, offset_ns; /* from a stamp's clock to ts_clock_ns */
     int n_rows;
     row rows[ROWS];
 };
 
-typedef struct stamp_args {
-    ring *ring;
-    int64_t detail;
-    int32_t kind, begins;
-} stamp_args;
-
 static ts_status stamp_run(const void *args)
 {
-    const stamp_args *a = args;
-    ring *r = a->ring;
+    const ts_stamp_args *a = args;
+    ts_stamp_ring *r = a->ring;
     uint64_t number = atomic_load_explicit(&r->written, memory_order_relaxed) + 1;
-    slot *s = &r->slots[number & r->mask];
+    ts_stamp *s = &r->stamps[number & r->mask];
     /* An exchange, since a plain store could move behind the stores that follow. */
     atomic_exchange_explicit(&s->holds, 0, memory_order_acq_rel);
     atomic_store_explicit(&s->time_ns, ts_clock_ns(), memory_order_relaxed);
@@ -72,7 +55,7 @@ static ts_status stamp_run(const void *args)
     return TS_OK;
 }
 
-static const ts_kernel stamp_kernel = {"trace_stamp", stamp_run, NULL};
+static const ts_kernel stamp_kernel = {"trace_stamp", stamp_run, NULL, ts_stamp_enqueue};
 
 ts_status ts_trace_open(ts_device *device, size_t capacity, ts_trace **trace_p)
 {
@@ -83,6 +66,12 @@ ts_status ts_trace_open(ts_device *device, size_t capacity, ts_trace **trace_p)
     t->device = device;
     t->capacity = 1;
     while (t->capacity < capacity) t->capacity *= 2;
+    ts_status status =
+        device->ops->clock_offset ? device->ops->clock_offset(device, &t->offset_ns) : TS_OK;
+    if (status) {
+        free(t);
+        return ts_status_pass(__FILE__, __LINE__, status);
+    }
     *trace_p = t;
     return TS_OK;
 }
@@ -100,7 +89,7 @@ static ts_status row_open(ts_trace *t, ts_stream *stream, row **row_p)
     TS_NEED(t->n_rows < ROWS, TS_EUSAGE, "a trace of more than %d streams", ROWS);
     row *w = &t->rows[t->n_rows];
     void *memory;
-    size_t bytes = sizeof *w->ring + t->capacity * sizeof w->ring->slots[0];
+    size_t bytes = sizeof *w->ring + t->capacity * sizeof w->ring->stamps[0];
     TS_TRY(ts_device_alloc(t->device, TS_MEMORY_PINNED, bytes, &memory));
     memset(memory, 0, bytes);
     w->ring = memory;
@@ -131,7 +120,7 @@ static ts_status stamp(ts_trace *trace, ts_stream *stream, ts_span_kind kind, in
     if (!trace) return TS_OK;
     row *w = NULL;
     TS_TRY(row_find(trace, stream, &w));
-    stamp_args args = {.ring = w->ring, .detail = detail, .kind = kind, .begins = begins};
+    ts_stamp_args args = {.ring = w->ring, .detail = detail, .kind = kind, .begins = begins};
     TS_TRY(ts_stream_launch(stream, &stamp_kernel, &args, sizeof args));
     return TS_OK;
 }
@@ -155,7 +144,7 @@ typedef struct stamp_read {
 } stamp_read;
 
 /* False when the stream has written over it. */
-static bool slot_read(slot *s, uint64_t number, stamp_read *read)
+static bool slot_read(ts_stamp *s, uint64_t number, stamp_read *read)
 {
     if (atomic_load_explicit(&s->holds, memory_order_acquire) != number) return false;
     read->time_ns = atomic_load_explicit(&s->time_ns, memory_order_relaxed);
@@ -177,7 +166,7 @@ static void row_take(ts_trace *t, row *w, const stamp_read *read,
         }
         w->open[w->depth++] = (ts_span){.kind = read->kind,
                                         .stream = (int)(w - t->rows),
-                                        .begin_ns = read->time_ns,
+                                        .begin_ns = read->time_ns + t->offset_ns,
                                         .detail = read->detail};
         return;
     }
@@ -186,7 +175,7 @@ static void row_take(ts_trace *t, row *w, const stamp_read *read,
     if (depth == 0) return;
     w->depth = depth - 1;
     ts_span *span = &w->open[w->depth];
-    span->end_ns = read->time_ns;
+    span->end_ns = read->time_ns + t->offset_ns;
     each(context, span);
 }
 
@@ -206,7 +195,7 @@ void ts_trace_drain(ts_trace *trace, void (*each)(void *context, const ts_span *
         while (w->read < written) {
             uint64_t number = ++w->read;
             stamp_read read;
-            if (slot_read(&w->ring->slots[number & w->ring->mask], number, &read)) {
+            if (slot_read(&w->ring->stamps[number & w->ring->mask], number, &read)) {
                 row_take(trace, w, &read, each, context);
             } else {
                 trace->lost++;

@@ -10,14 +10,14 @@
 #include "runtime/device/device.h"
 
 typedef enum ts_span_kind {
-    TS_SPAN_STEP,     /* a whole local step, compute stream */
-    TS_SPAN_DATA,     /* sampling, augmentation */
+    TS_SPAN_STEP, /* a whole local step, compute stream */
+    TS_SPAN_DATA, /* sampling, augmentation */
     TS_SPAN_FORWARD,
     TS_SPAN_BACKWARD,
     TS_SPAN_UPDATE,
-    TS_SPAN_MERGE,    /* snapshot and merge */
-    TS_SPAN_WAIT,     /* compute waits for comm: exposed communication */
-    TS_SPAN_COMM,     /* a collective, comm stream */
+    TS_SPAN_MERGE, /* snapshot and merge */
+    TS_SPAN_WAIT,  /* compute waits for comm: exposed communication */
+    TS_SPAN_COMM,  /* a collective, comm stream */
     TS_SPAN_EVALUATE,
     TS_SPAN_KINDS
 } ts_span_kind;
@@ -25,9 +25,9 @@ extern const char *const ts_span_names[TS_SPAN_KINDS];
 
 typedef struct ts_span {
     ts_span_kind kind;
-    int stream;            /* row: index of the stream in the order of first use */
+    int stream;               /* row: index of the stream in the order of first use */
     int64_t begin_ns, end_ns; /* ts_clock_ns */
-    int64_t detail;        /* bucket or round, as given to begin; -1 for none */
+    int64_t detail;           /* bucket or round, as given to begin; -1 for none */
 } ts_span;
 
 typedef struct ts_trace ts_trace;

@@ -6,11 +6,10 @@
 #include "runtime/device/vector.h"
 
 #include "runtime/device/vector_element.h"
+#include "runtime/device/vector_kernels.h"
 
 enum {
     CHUNK = 4096,    /* elements */
-    LANES = 16,      /* independent sums of a reduction */
-    SEGMENTS = 256,  /* parts of a reduction */
     SERIAL = 1 << 15 /* elements below which waking other threads costs more than it gains */
 };
 
@@ -71,7 +70,7 @@ static int sgd_accesses(const void *args, ts_access *list)
     return n;
 }
 
-static const ts_kernel sgd_kernel = {"vector_sgd", sgd_run, sgd_accesses};
+static const ts_kernel sgd_kernel = {"vector_sgd", sgd_run, sgd_accesses, ts_sgd_enqueue};
 
 ts_status ts_vector_sgd(ts_stream *stream, const ts_sgd *sgd)
 {
@@ -145,7 +144,7 @@ static int merge_accesses(const void *args, ts_access *list)
     return n;
 }
 
-static const ts_kernel merge_kernel = {"vector_merge", merge_run, merge_accesses};
+static const ts_kernel merge_kernel = {"vector_merge", merge_run, merge_accesses, ts_merge_enqueue};
 
 ts_status ts_vector_merge(ts_stream *stream, const ts_merge *merge)
 {
@@ -159,15 +158,9 @@ ts_status ts_vector_merge(ts_stream *stream, const ts_merge *merge)
 
 /* ---- bf16 ----------------------------------------------------------------------------------- */
 
-typedef struct cast {
-    size_t n;
-    float *wide;
-    uint16_t *narrow;
-} cast;
-
 static ts_status to_bf16_run(const void *args)
 {
-    const cast *k = args;
+    const ts_cast *k = args;
 #pragma omp parallel for schedule(static) if (k->n >= SERIAL)
     for (size_t begin = 0; begin < k->n; begin += CHUNK)
         round_chunk(smaller(CHUNK, k->n - begin), k->narrow + begin, k->wide + begin);
@@ -176,7 +169,7 @@ static ts_status to_bf16_run(const void *args)
 
 static int to_bf16_accesses(const void *args, ts_access *list)
 {
-    const cast *k = args;
+    const ts_cast *k = args;
     list[0] = (ts_access){k->narrow, k->n * sizeof *k->narrow, true};
     list[1] = (ts_access){k->wide, k->n * sizeof *k->wide, false};
     return 2;
@@ -189,7 +182,7 @@ INLINE void widen_chunk(size_t n, float *restrict to, const uint16_t *restrict f
 
 static ts_status from_bf16_run(const void *args)
 {
-    const cast *k = args;
+    const ts_cast *k = args;
 #pragma omp parallel for schedule(static) if (k->n >= SERIAL)
     for (size_t begin = 0; begin < k->n; begin += CHUNK)
         widen_chunk(smaller(CHUNK, k->n - begin), k->wide + begin, k->narrow + begin);
@@ -198,40 +191,36 @@ static ts_status from_bf16_run(const void *args)
 
 static int from_bf16_accesses(const void *args, ts_access *list)
 {
-    const cast *k = args;
+    const ts_cast *k = args;
     list[0] = (ts_access){k->wide, k->n * sizeof *k->wide, true};
     list[1] = (ts_access){k->narrow, k->n * sizeof *k->narrow, false};
     return 2;
 }
 
-static const ts_kernel to_bf16_kernel = {"vector_to_bf16", to_bf16_run, to_bf16_accesses};
-static const ts_kernel from_bf16_kernel = {"vector_from_bf16", from_bf16_run, from_bf16_accesses};
+static const ts_kernel to_bf16_kernel = {"vector_to_bf16", to_bf16_run, to_bf16_accesses,
+                                         ts_to_bf16_enqueue};
+static const ts_kernel from_bf16_kernel = {"vector_from_bf16", from_bf16_run, from_bf16_accesses,
+                                           ts_from_bf16_enqueue};
 
 ts_status ts_vector_to_bf16(ts_stream *stream, size_t n, uint16_t *to, const float *from)
 {
-    cast k = {.n = n, .wide = (float *)from, .narrow = to};
+    ts_cast k = {.n = n, .wide = (float *)from, .narrow = to};
     TS_TRY(ts_stream_launch(stream, &to_bf16_kernel, &k, sizeof k));
     return TS_OK;
 }
 
 ts_status ts_vector_from_bf16(ts_stream *stream, size_t n, float *to, const uint16_t *from)
 {
-    cast k = {.n = n, .wide = to, .narrow = (uint16_t *)from};
+    ts_cast k = {.n = n, .wide = to, .narrow = (uint16_t *)from};
     TS_TRY(ts_stream_launch(stream, &from_bf16_kernel, &k, sizeof k));
     return TS_OK;
 }
 
-/* ---- scale, sum of squares ------------------------------------------------------------------ */
-
-typedef struct scale {
-    size_t n;
-    float *x;
-    float factor;
-} scale;
+/* ---- scale ---------------------------------------------------------------------------------- */
 
 static ts_status scale_run(const void *args)
 {
-    const scale *k = args;
+    const ts_scale *k = args;
 #pragma omp parallel for schedule(static) if (k->n >= SERIAL)
     for (size_t begin = 0; begin < k->n; begin += CHUNK) {
         size_t end = begin + smaller(CHUNK, k->n - begin);
@@ -242,70 +231,16 @@ static ts_status scale_run(const void *args)
 
 static int scale_accesses(const void *args, ts_access *list)
 {
-    const scale *k = args;
+    const ts_scale *k = args;
     list[0] = (ts_access){k->x, k->n * sizeof *k->x, true};
     return 1;
 }
 
-static const ts_kernel scale_kernel = {"vector_scale", scale_run, scale_accesses};
+static const ts_kernel scale_kernel = {"vector_scale", scale_run, scale_accesses, ts_scale_enqueue};
 
 ts_status ts_vector_scale(ts_stream *stream, size_t n, float *x, float factor)
 {
-    scale k = {.n = n, .x = x, .factor = factor};
+    ts_scale k = {.n = n, .x = x, .factor = factor};
     TS_TRY(ts_stream_launch(stream, &scale_kernel, &k, sizeof k));
-    return TS_OK;
-}
-
-typedef struct sum_squares {
-    size_t n;
-    const float *x;
-    double *sum;
-} sum_squares;
-
-static double sum_squares_segment(size_t n, const float *restrict x)
-{
-    double lanes[LANES] = {0};
-    size_t whole = n - n % LANES;
-    for (size_t i = 0; i < whole; i += LANES)
-        for (int lane = 0; lane < LANES; lane++)
-            lanes[lane] = fma(x[i + lane], x[i + lane], lanes[lane]);
-    for (size_t i = whole; i < n; i++) lanes[i - whole] = fma(x[i], x[i], lanes[i - whole]);
-    double sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
-    return sum;
-}
-
-static ts_status sum_squares_run(const void *args)
-{
-    const sum_squares *k = args;
-    double parts[SEGMENTS];
-    /* The cut depends on n alone. */
-    size_t length = (k->n / SEGMENTS / LANES + 1) * LANES;
-#pragma omp parallel for schedule(static) if (k->n >= SERIAL)
-    for (int part = 0; part < SEGMENTS; part++) {
-        size_t begin = smaller((size_t)part * length, k->n);
-        parts[part] = sum_squares_segment(smaller(length, k->n - begin), k->x + begin);
-    }
-    double sum = 0;
-    for (int part = 0; part < SEGMENTS; part++) sum += parts[part];
-    *k->sum = sum;
-    return TS_OK;
-}
-
-static int sum_squares_accesses(const void *args, ts_access *list)
-{
-    const sum_squares *k = args;
-    list[0] = (ts_access){k->x, k->n * sizeof *k->x, false};
-    list[1] = (ts_access){k->sum, sizeof *k->sum, true};
-    return 2;
-}
-
-static const ts_kernel sum_squares_kernel = {"vector_sum_squares", sum_squares_run,
-                                             sum_squares_accesses};
-
-ts_status ts_vector_sum_squares(ts_stream *stream, size_t n, const float *x, double *sum)
-{
-    sum_squares k = {.n = n, .x = x, .sum = sum};
-    TS_TRY(ts_stream_launch(stream, &sum_squares_kernel, &k, sizeof k));
     return TS_OK;
 }

@@ -15,12 +15,12 @@ enum { TS_VECTOR_BLOCK = 64 }; /* tensors in a flat buffer are padded to this ma
  *   d = nesterov ? g' + momentum m : m               ; x <- x - learning_rate d
  * and shadow <- bf16(x). */
 typedef struct ts_sgd {
-    size_t n;               /* a multiple of TS_VECTOR_BLOCK */
-    float *x;               /* [n] fp32 master parameters */
-    uint16_t *shadow;       /* [n] bf16 copy, or NULL */
-    float *m;               /* [n] momentum */
-    const float *g;         /* [n] gradients */
-    const uint8_t *decays;  /* [n / TS_VECTOR_BLOCK] 1 where weight decay applies; NULL: all */
+    size_t n;                  /* a multiple of TS_VECTOR_BLOCK */
+    float *x;                  /* [n] fp32 master parameters */
+    uint16_t *shadow;          /* [n] bf16 copy, or NULL */
+    float *m;                  /* [n] momentum */
+    const float *g;            /* [n] gradients */
+    const uint8_t *decays;     /* [n / TS_VECTOR_BLOCK] 1 where weight decay applies; NULL: all */
     const ts_control *control; /* learning_rate is read when the kernel runs */
     float momentum, weight_decay;
     bool nesterov;
@@ -45,7 +45,5 @@ ts_status ts_vector_to_bf16(ts_stream *stream, size_t n, uint16_t *to, const flo
 ts_status ts_vector_from_bf16(ts_stream *stream, size_t n, float *to, const uint16_t *from);
 /* x <- factor x. */
 ts_status ts_vector_scale(ts_stream *stream, size_t n, float *x, float factor);
-/* *sum <- sum of x[i]^2, accumulated in double, in a fixed order whatever the thread count. */
-ts_status ts_vector_sum_squares(ts_stream *stream, size_t n, const float *x, double *sum);
 
 #endif

@@ -15,5 +15,4 @@ ts_status ts_train(ts_world *world, const ts_config *config, const ts_option_set
 /* Evaluate config->weights (a model file, or a checkpoint whose ranks are averaged). */
 ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *result);
 
-
 #endif

@@ -1,0 +1,33 @@
+/* no_cuda.c - what stands for the CUDA device in a build without the CUDA Toolkit. */
+#include "runtime/device/trace_ring.h"
+#include "runtime/device/vector_kernels.h"
+
+static ts_status refuse(int ordinal, ts_device **device_p)
+{
+    (void)ordinal;
+    *device_p = NULL;
+    return TS_ERROR(
+        TS_EUNSUPPORTED,
+        "this build is without CUDA: cmake found no nvcc, cuDNN or NCCL (twinstream info "
+        "tells which; set TWINSTREAM_NVIDIA_ROOT where they are)");
+}
+
+const ts_device_ops ts_device_cuda = {.name = "cuda", .open = refuse};
+
+/* Never reached: no stream of a CUDA device is ever open. */
+#define STUB(name)                                                                                 \
+    ts_status name(const void *args, void *cuda_stream)                                            \
+    {                                                                                              \
+        (void)args;                                                                                \
+        (void)cuda_stream;                                                                         \
+        return TS_ERROR(TS_EUNSUPPORTED,
+                    "this build is without CUDA; missing: %s (cmake looks in "
+                    "TWINSTREAM_NVIDIA_ROOT too)",
+                    TS_CUDA_MISSING);
+                    }
+                    STUB(ts_sgd_enqueue)
+                    STUB(ts_merge_enqueue)
+                    STUB(ts_to_bf16_enqueue)
+                    STUB(ts_from_bf16_enqueue)
+                    STUB(ts_scale_enqueue)
+                    STUB(ts_stamp_enqueue)

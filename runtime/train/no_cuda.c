@@ -1,0 +1,9 @@
+/* no_cuda.c - see runtime/device/no_cuda.c. */
+#include "runtime/train/tick.h"
+
+ts_status ts_tick_enqueue(const void *tick, void *cuda_stream)
+{
+    (void)tick;
+    (void)cuda_stream;
+    return TS_ERROR(TS_EUNSUPPORTED, "this build is without CUDA");
+}
