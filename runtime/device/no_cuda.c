@@ -6,10 +6,10 @@ static ts_status refuse(int ordinal, ts_device **device_p)
 {
     (void)ordinal;
     *device_p = NULL;
-    return TS_ERROR(
-        TS_EUNSUPPORTED,
-        "this build is without CUDA: cmake found no nvcc, cuDNN or NCCL (twinstream info "
-        "tells which; set TWINSTREAM_NVIDIA_ROOT where they are)");
+    return TS_ERROR(TS_EUNSUPPORTED,
+                    "this build is without CUDA; missing: %s (cmake looks in "
+                    "TWINSTREAM_NVIDIA_ROOT too)",
+                    TS_CUDA_MISSING);
 }
 
 const ts_device_ops ts_device_cuda = {.name = "cuda", .open = refuse};
@@ -20,14 +20,11 @@ const ts_device_ops ts_device_cuda = {.name = "cuda", .open = refuse};
     {                                                                                              \
         (void)args;                                                                                \
         (void)cuda_stream;                                                                         \
-        return TS_ERROR(TS_EUNSUPPORTED,
-                    "this build is without CUDA; missing: %s (cmake looks in "
-                    "TWINSTREAM_NVIDIA_ROOT too)",
-                    TS_CUDA_MISSING);
-                    }
-                    STUB(ts_sgd_enqueue)
-                    STUB(ts_merge_enqueue)
-                    STUB(ts_to_bf16_enqueue)
-                    STUB(ts_from_bf16_enqueue)
-                    STUB(ts_scale_enqueue)
-                    STUB(ts_stamp_enqueue)
+        return TS_ERROR(TS_EUNSUPPORTED, "this build is without CUDA");                            \
+    }
+STUB(ts_sgd_enqueue)
+STUB(ts_merge_enqueue)
+STUB(ts_to_bf16_enqueue)
+STUB(ts_from_bf16_enqueue)
+STUB(ts_scale_enqueue)
+STUB(ts_stamp_enqueue)
