@@ -3,6 +3,7 @@
 #include "models/builder.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static int fail(ts_builder *b, ts_status status)
 {
@@ -22,6 +23,9 @@ static int add_node(ts_builder *b, int from, const char *name, const ts_op_desc 
                                 b->n, name, desc->out.c, desc->out.h, desc->out.w, b->input.h,
                                 b->input.w));
     ts_node *node = &b->nodes[b->n];
+    if (strlen(name) >= sizeof node->name)
+        return fail(b, TS_ERROR(TS_EUSAGE, "a node's name has at most %zu characters, not as %s",
+                                sizeof node->name - 1, name));
     *node = (ts_node){.desc = *desc, .from = from, .add = -1};
     node->desc.node = b->n;
     snprintf(node->name, sizeof node->name, "%s", name);

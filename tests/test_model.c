@@ -543,6 +543,14 @@ static ts_status build_endless(ts_builder *b, ts_shape input, int classes)
     return TS_OK;
 }
 
+static ts_status build_wordy(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    ts_build_linear(b, ts_build_input(b), "a.name.of.far.more.characters.than.a.node.can.have",
+                    classes, false);
+    return TS_OK;
+}
+
 static void refused(const ts_network *network, int side, const char *part)
 {
     ts_model *m;
@@ -556,10 +564,12 @@ static void test_bad_networks(void **state)
 {
     static const ts_network thrice = {"thrice", build_thrice, ""};
     static const ts_network endless = {"endless", build_endless, ""};
+    static const ts_network wordy = {"wordy", build_wordy, ""};
     static const ts_network taken = {"tiny", build_endless, ""};
     (void)state;
     refused(&thrice, 8, "is read 3 times");
     refused(&endless, 8, "must end in a linear layer");
+    refused(&wordy, 8, "at most 47 characters");
     refused(&ts_network_vgg16, 100, "100x100");
     assert_int_equal(ts_network_add(&taken), TS_EUSAGE);
     OK(ts_network_add(&endless));
