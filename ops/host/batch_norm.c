@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "ops/host/host_op.h"
+#include "ops/norm_element.h"
 
 enum { RUN = 64, LANES_MAX = 64 };
 
@@ -65,23 +66,15 @@ typedef struct sources { /* what a pass reads, at the start of a block */
     const float *gain, *bias; /* of the block's lanes: y was gain x + bias before the ReLU */
 } sources;
 
-/* Where the ReLU let its input pass: everywhere (there is none), where y > 0, where gain x + bias
- * > 0. */
-typedef enum mask { MASK_NONE, MASK_Y, MASK_X } mask;
-
-static mask mask_of(const ts_op_desc *d)
-{
-    return !d->relu ? MASK_NONE : d->add ? MASK_Y : MASK_X;
-}
-
 /* The gradient at element i of lane b, whose x is given. */
-TS_INLINE float gradient_at(const sources *s, size_t i, int b, float x, bool bf16, mask m, bool two)
+TS_INLINE float gradient_at(const sources *s, size_t i, int b, float x, bool bf16, ts_norm_mask m,
+                            bool two)
 {
     float g = ts_host_load(s->dy, i, bf16);
     if (two) g += ts_host_load(s->dy2, i, bf16);
-    if (m == MASK_Y) g = ts_host_load(s->y, i, bf16) > 0 ? g : 0;
-    if (m == MASK_X) g = fmaf(x, s->gain[b], s->bias[b]) > 0 ? g : 0;
-    return g;
+    float y = m == TS_MASK_Y ? ts_host_load(s->y, i, bf16) : 0;
+    return ts_norm_masked(g, m, x, m == TS_MASK_X ? s->gain[b] : 0, m == TS_MASK_X ? s->bias[b] : 0,
+                          y);
 }
 
 static sources shifted(sources s, size_t elements, size_t lanes, bool bf16)
@@ -98,7 +91,7 @@ static sources shifted(sources s, size_t elements, size_t lanes, bool bf16)
 
 /* sums[0..lanes) and sums[channels ..) of one stretch of `width` lanes. */
 TS_INLINE void sum_stretch(const sources *s, const float *center, int pixels, int lanes, int width,
-                           double *first, double *second, bool bf16, bool backward, mask m,
+                           double *first, double *second, bool bf16, bool backward, ts_norm_mask m,
                            bool two)
 {
     double total[LANES_MAX] = {0}, total2[LANES_MAX] = {0};
@@ -129,7 +122,7 @@ TS_INLINE void sum_stretch(const sources *s, const float *center, int pixels, in
 /* All stretches of one (picture, block); a full 16 lanes is what the compiler sees as a constant.
  */
 TS_INLINE void sum_block(sources s, const float *center, const view *v, double *first,
-                         double *second, bool bf16, bool backward, mask m, bool two)
+                         double *second, bool bf16, bool backward, ts_norm_mask m, bool two)
 {
     for (int lane = 0; lane < v->lanes; lane += 16) {
         int width = v->lanes - lane < 16 ? v->lanes - lane : 16;
@@ -145,7 +138,7 @@ TS_INLINE void sum_block(sources s, const float *center, const view *v, double *
 
 /* One loop for each combination of type and fusion. */
 static void sum_any(sources s, const float *center, const view *v, double *first, double *second,
-                    bool bf16, bool backward, mask m)
+                    bool bf16, bool backward, ts_norm_mask m)
 {
     bool two = s.dy2 != NULL;
 #define CASE(B, K, M, T)                                                                           \
@@ -154,13 +147,13 @@ static void sum_any(sources s, const float *center, const view *v, double *first
         return;                                                                                    \
     }
 #define CASES(B)                                                                                   \
-    CASE(B, false, MASK_NONE, false)                                                               \
-    CASE(B, true, MASK_NONE, false)                                                                \
-    CASE(B, true, MASK_NONE, true)                                                                 \
-    CASE(B, true, MASK_Y, false)                                                                   \
-    CASE(B, true, MASK_Y, true)                                                                    \
-    CASE(B, true, MASK_X, false)                                                                   \
-    CASE(B, true, MASK_X, true)
+    CASE(B, false, TS_MASK_NONE, false)                                                            \
+    CASE(B, true, TS_MASK_NONE, false)                                                             \
+    CASE(B, true, TS_MASK_NONE, true)                                                              \
+    CASE(B, true, TS_MASK_Y, false)                                                                \
+    CASE(B, true, TS_MASK_Y, true)                                                                 \
+    CASE(B, true, TS_MASK_X, false)                                                                \
+    CASE(B, true, TS_MASK_X, true)
     CASES(false)
     CASES(true)
 #undef CASES
@@ -179,7 +172,7 @@ static sources backward_sources(const ts_op_run *r, const view *v)
 static void sum_pictures(const ts_op_run *r, const view *v, const float *center, bool backward)
 {
     bool bf16 = r->op->desc.type == TS_BF16;
-    mask m = backward ? mask_of(&r->op->desc) : MASK_NONE;
+    ts_norm_mask m = backward ? ts_norm_mask_of(&r->op->desc) : TS_MASK_NONE;
     size_t channels = padded_channels(v), block = (size_t)v->pixels * (size_t)v->lanes;
     double *sums = sums_of(r);
     sources all = backward ? backward_sources(r, v) : (sources){.x = r->args.x};
@@ -217,9 +210,9 @@ TS_INLINE void apply_stretch(const void *x, const void *residual, void *y, const
         size_t at = (size_t)p * (size_t)lanes;
 #pragma omp simd
         for (int b = 0; b < width; b++) {
-            float v = fmaf(ts_host_load(x, at + (size_t)b, bf16), scale[b], shift[b]);
-            if (add) v += ts_host_load(residual, at + (size_t)b, bf16);
-            if (relu) v = v > 0 ? v : 0;
+            float r = add ? ts_host_load(residual, at + (size_t)b, bf16) : 0;
+            float v =
+                ts_norm_apply(ts_host_load(x, at + (size_t)b, bf16), scale[b], shift[b], r, relu);
             ts_host_store(y, at + (size_t)b, v, bf16);
         }
     }
@@ -273,7 +266,7 @@ static void apply(const ts_op_run *r, const view *v, const float *scale, const f
 /* dx = scale g + slope (x - mean) + shift, with slope and shift holding the sums' part. */
 TS_INLINE void unapply_stretch(const sources *s, void *dx, void *dresidual, const float *scale,
                                const float *slope, const float *shift, int pixels, int lanes,
-                               int width, bool bf16, mask m, bool two, bool residual)
+                               int width, bool bf16, ts_norm_mask m, bool two, bool residual)
 {
     for (int p = 0; p < pixels; p++) {
         size_t at = (size_t)p * (size_t)lanes;
@@ -281,8 +274,7 @@ TS_INLINE void unapply_stretch(const sources *s, void *dx, void *dresidual, cons
         for (int b = 0; b < width; b++) {
             size_t i = at + (size_t)b;
             float x = ts_host_load(s->x, i, bf16), g = gradient_at(s, i, b, x, bf16, m, two);
-            float v = fmaf(x, slope[b], shift[b]);
-            ts_host_store(dx, i, fmaf(g, scale[b], v), bf16);
+            ts_host_store(dx, i, ts_norm_dx(g, x, scale[b], slope[b], shift[b]), bf16);
             if (residual) ts_host_store(dresidual, i, g, bf16);
         }
     }
@@ -290,7 +282,7 @@ TS_INLINE void unapply_stretch(const sources *s, void *dx, void *dresidual, cons
 
 TS_INLINE void unapply_block(sources s, char *dx, char *dresidual, const float *scale,
                              const float *slope, const float *shift, const view *v, bool bf16,
-                             mask m, bool two, bool residual)
+                             ts_norm_mask m, bool two, bool residual)
 {
     for (int lane = 0; lane < v->lanes; lane += 16) {
         int width = v->lanes - lane < 16 ? v->lanes - lane : 16;
@@ -313,7 +305,7 @@ static void unapply(const ts_op_run *r, const view *v, const float *scale, const
     const ts_op_args *a = &r->args;
     bool bf16 = d->type == TS_BF16, two = a->dy2 != NULL, residual = a->dresidual != NULL;
     size_t block = (size_t)v->pixels * (size_t)v->lanes, bytes = bf16 ? 2 : 4;
-    mask m = mask_of(d);
+    ts_norm_mask m = ts_norm_mask_of(d);
     sources all = backward_sources(r, v);
 #pragma omp parallel for collapse(2) schedule(static)
     for (int n = 0; n < v->n; n++)
@@ -327,16 +319,16 @@ static void unapply(const ts_op_run *r, const view *v, const float *scale, const
     if (bf16 == B && m == M && two == T && residual == D)                                          \
         unapply_block(s, dx, dr, scale + lane, slope + lane, shift + lane, v, B, M, T, D);
 #define CASES(B)                                                                                   \
-    CASE(B, MASK_NONE, false, false)                                                               \
-    CASE(B, MASK_NONE, false, true)                                                                \
-    CASE(B, MASK_NONE, true, false)                                                                \
-    CASE(B, MASK_NONE, true, true)                                                                 \
-    CASE(B, MASK_Y, false, false)                                                                  \
-    CASE(B, MASK_Y, false, true)                                                                   \
-    CASE(B, MASK_Y, true, false)                                                                   \
-    CASE(B, MASK_Y, true, true)                                                                    \
-    CASE(B, MASK_X, false, false)                                                                  \
-    CASE(B, MASK_X, true, false)
+    CASE(B, TS_MASK_NONE, false, false)                                                            \
+    CASE(B, TS_MASK_NONE, false, true)                                                             \
+    CASE(B, TS_MASK_NONE, true, false)                                                             \
+    CASE(B, TS_MASK_NONE, true, true)                                                              \
+    CASE(B, TS_MASK_Y, false, false)                                                               \
+    CASE(B, TS_MASK_Y, false, true)                                                                \
+    CASE(B, TS_MASK_Y, true, false)                                                                \
+    CASE(B, TS_MASK_Y, true, true)                                                                 \
+    CASE(B, TS_MASK_X, false, false)                                                               \
+    CASE(B, TS_MASK_X, true, false)
             CASES(false)
             CASES(true)
 #undef CASES
@@ -361,9 +353,8 @@ static ts_status norm_inference(const ts_op_run *r, const view *v)
     for (size_t c = 0; c < padded_channels(v); c++) {
         scale[c] = shift[c] = 0;
         if (c >= (size_t)v->channels) continue;
-        double inverse = 1 / sqrt((double)r->args.running[v->channels + (int)c] + d->epsilon);
-        scale[c] = (float)(r->args.weight[c] * inverse);
-        shift[c] = (float)(r->args.bias[c] - r->args.running[c] * inverse * r->args.weight[c]);
+        ts_norm_inference_channel(d, r->args.weight[c], r->args.bias[c], r->args.running[c],
+                                  r->args.running[v->channels + (int)c], &scale[c], &shift[c]);
     }
     apply(r, v, scale, shift);
     return TS_OK;
@@ -390,19 +381,16 @@ static ts_status norm_forward(const ts_op_run *r)
         scale[c] = shift[c] = 0;
         if (c >= v.channels) continue; /* padding stays zero */
         add_pictures(r, &v, c, &sum, &squares);
-        double offset = sum / count, mean = center[c] + offset;
-        double variance = squares / count - offset * offset;
-        if (variance < 0) variance = 0;
-        double unbiased = count > 1 ? variance * count / (count - 1) : variance;
-        double inverse = 1 / sqrt(variance + d->epsilon);
         float *running = a->running;
-        running[c] = (float)((1 - (double)d->momentum) * running[c] + d->momentum * mean);
-        running[v.channels + c] =
-            (float)((1 - (double)d->momentum) * running[v.channels + c] + d->momentum * unbiased);
-        saved[c] = (float)mean;
-        saved[v.channels + c] = (float)inverse;
-        scale[c] = (float)(a->weight[c] * inverse);
-        shift[c] = (float)(a->bias[c] - mean * inverse * a->weight[c]);
+        ts_norm_channel k =
+            ts_norm_forward_channel(d, sum, squares, center[c], count, a->weight[c], a->bias[c],
+                                    running[c], running[v.channels + c]);
+        running[c] = k.running_mean;
+        running[v.channels + c] = k.running_variance;
+        saved[c] = k.mean;
+        saved[v.channels + c] = k.inverse;
+        scale[c] = k.gain;
+        shift[c] = k.bias;
     }
     apply(r, &v, scale, shift);
     return TS_OK;
@@ -424,13 +412,13 @@ static ts_status norm_backward(const ts_op_run *r)
         scale[c] = slope[c] = shift[c] = 0;
         if (c >= v.channels) continue;
         add_pictures(r, &v, c, &sum, &dot);
-        double mean = saved[c], inverse = saved[v.channels + c], gain = a->weight[c] * inverse;
-        a->dweight[c] = (float)(dot * inverse);
-        a->dbias[c] = (float)sum;
-        double tilt = -gain * inverse * inverse * dot / count;
-        scale[c] = (float)gain;
-        slope[c] = (float)tilt;
-        shift[c] = (float)(-gain * sum / count - tilt * mean);
+        ts_norm_gradient k = ts_norm_backward_channel(sum, dot, count, saved[c],
+                                                      saved[v.channels + c], a->weight[c]);
+        a->dweight[c] = k.dweight;
+        a->dbias[c] = k.dbias;
+        scale[c] = k.scale;
+        slope[c] = k.slope;
+        shift[c] = k.shift;
     }
     if (a->dx) unapply(r, &v, scale, slope, shift);
     return TS_OK;
