@@ -123,7 +123,7 @@ struct ts_op {
 
 /* NULL-terminated, best first. */
 extern const ts_op_ops *const ts_op_backends[];
-extern const ts_op_ops ts_op_reference, ts_op_onednn, ts_op_host;
+extern const ts_op_ops ts_op_reference, ts_op_onednn, ts_op_host, ts_op_cuda;
 
 /* Plan by the first backend that serves; `only` (a backend's name, or NULL) restricts. */
 ts_status ts_op_plan(ts_device *device, const ts_op_desc *desc, const char *only, ts_op **op_p);

@@ -60,8 +60,9 @@ endif()
 enable_language(CUDA)
 set(TWINSTREAM_CUDA ON)
 target_include_directories(ts_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${cuDNN_INCLUDE} ${NCCL_INCLUDE})
-target_link_libraries(ts_cuda INTERFACE CUDA::cudart_static)
+target_link_libraries(ts_cuda INTERFACE CUDA::cudart_static CUDA::cublas)
 # Contraction off, as on the host: the same bits on both. -Xptxas warnings are errors too.
 target_compile_options(ts_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++17 -fmad=false
-    "SHELL:-Xcompiler -Wall,-Wextra" $<$<BOOL:${TWINSTREAM_WERROR}>:-Werror=all-warnings>>)
+    "SHELL:-Xcompiler -Wall,-Wextra" "SHELL:-Xptxas -warn-spills,-warn-lmem-usage"
+    $<$<BOOL:${TWINSTREAM_WERROR}>:-Werror=all-warnings -Xptxas=-Werror>>)
 message(STATUS "CUDA ${CUDAToolkit_VERSION}, cuDNN ${cuDNN_LIBRARY}, NCCL ${NCCL_LIBRARY}")

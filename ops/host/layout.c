@@ -25,7 +25,7 @@ static bool prefers(ts_type type, dnnl_format_tag_t tag)
 
 ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only)
 {
-    (void)device;
+    if (!strcmp(device->ops->name, "cuda")) return TS_NHWC;
     if (only && strcmp(only, "onednn") && strcmp(only, "host")) return TS_NHWC;
     if (prefers(type, dnnl_nChw16c)) return TS_NCHW16C;
     if (prefers(type, dnnl_nChw8c)) return TS_NCHW8C;

@@ -2,7 +2,7 @@
 #include "runtime/device/cuda/cuda.h"
 #include "runtime/train/tick.h"
 
-__global__ static void tick(ts_tick t)
+__global__ static void tick(const __grid_constant__ ts_tick t)
 {
     ts_tick_run(&t);
 }

@@ -1,0 +1,186 @@
+/* linear.cu - linear layers on CUDA: products by cuBLAS, bias and ReLU by a kernel.
+ *
+ * Weights are PyTorch's [out][in]; bf16 products take the bf16 copy of the weight and accumulate
+ * in fp32. cuBLAS counts in columns, so each product below is written transposed. */
+#include <cublas_v2.h>
+
+#include "ops/cuda/cuda_op.h"
+#include "ops/cuda/element.cuh"
+
+enum { THREADS = 256, WORKSPACE = 32 << 20 /* what cuBLAS asks for on Hopper; part of scratch */ };
+
+typedef struct sizes {
+    int n, in, out;
+} sizes;
+
+static sizes sizes_of(const ts_op_desc *d)
+{
+    sizes s = {d->in.n, d->in.c * d->in.h * d->in.w, d->out.c};
+    return s;
+}
+
+static ts_status check(cublasStatus_t status, const char *what)
+{
+    TS_NEED(status == CUBLAS_STATUS_SUCCESS, TS_EDEVICE, "cuBLAS: %s: %s", what,
+            cublasGetStatusString(status));
+    return TS_OK;
+}
+
+/* One handle for the process; a fixed workspace, so that nothing is allocated in a captured step.
+ */
+static ts_status handle_for(const ts_op_run *r, void *cuda_stream, cublasHandle_t *handle_p)
+{
+    static cublasHandle_t handle;
+    if (!handle) TS_TRY(check(cublasCreate(&handle), "cublasCreate"));
+    TS_TRY(check(cublasSetStream(handle, (cudaStream_t)cuda_stream), "cublasSetStream"));
+    *handle_p = handle;
+    return check(cublasSetWorkspace(handle, r->args.scratch, WORKSPACE), "cublasSetWorkspace");
+}
+
+static bool is_flat(ts_layout layout, ts_shape s)
+{
+    return layout == TS_NCHW || (layout == TS_NHWC && s.h == 1 && s.w == 1);
+}
+
+static const char *linear_refuses(const ts_op_desc *d)
+{
+    return is_flat(d->in_layout, d->in) && is_flat(d->layout, d->out)
+               ? NULL
+               : "a linear layer is served on flat rows";
+}
+
+/* Scratch: cuBLAS's workspace; the product before bias, or y's gradient in x's type. */
+static void linear_size(ts_op *op)
+{
+    sizes s = sizes_of(&op->desc);
+    op->scratch_bytes = WORKSPACE + (size_t)s.n * (size_t)s.out * sizeof(float);
+}
+
+static void *behind_workspace(const ts_op_run *r)
+{
+    return (char *)r->args.scratch + WORKSPACE;
+}
+
+static cudaDataType_t data_type(ts_type type)
+{
+    return type == TS_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static const void *weight_of(const ts_op_run *r)
+{
+    return r->op->desc.type == TS_BF16 ? (const void *)r->args.shadow : r->args.weight;
+}
+
+/* y <- product + bias, ReLU. */
+__global__ static void __launch_bounds__(THREADS)
+    add_bias(const float *product, const float *bias, void *y, size_t n, int out, bool relu,
+             bool bf16)
+{
+    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * THREADS) {
+        float v = product[i] + bias[i % (size_t)out];
+        ts_store(y, i, relu && !(v > 0) ? 0 : v, bf16);
+    }
+}
+
+typedef struct gradient {
+    const void *y, *dy, *dy2;
+    void *to;
+    size_t n;
+    bool relu, from_bf16, to_bf16;
+} gradient;
+
+/* to <- dy + dy2 where y > 0. */
+__global__ static void __launch_bounds__(THREADS) mask_gradient(gradient k)
+{
+    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < k.n;
+         i += (size_t)gridDim.x * THREADS) {
+        float g = ts_load(k.dy, i, k.from_bf16);
+        if (k.dy2) g += ts_load(k.dy2, i, k.from_bf16);
+        if (k.relu && !(ts_load(k.y, i, k.from_bf16) > 0)) g = 0;
+        ts_store(k.to, i, g, k.to_bf16);
+    }
+}
+
+/* A thread a column: the sum over the batch, in order. */
+__global__ static void __launch_bounds__(THREADS)
+    sum_columns(const void *g, float *to, int n, int out, bool bf16)
+{
+    int o = (int)(blockIdx.x * THREADS + threadIdx.x);
+    double sum = 0;
+    if (o >= out) return;
+    for (int i = 0; i < n; i++) sum += ts_load(g, (size_t)i * (size_t)out + (size_t)o, bf16);
+    to[o] = (float)sum;
+}
+
+static ts_status launch_mask(const ts_op_run *r, sizes s, void *cuda_stream)
+{
+    const ts_op_desc *d = &r->op->desc;
+    gradient k = {r->args.y,
+                  r->args.dy,
+                  r->args.dy2,
+                  behind_workspace(r),
+                  (size_t)s.n * (size_t)s.out,
+                  d->relu,
+                  d->out_type == TS_BF16,
+                  d->type == TS_BF16};
+    mask_gradient<<<ts_cuda_blocks(k.n, THREADS), THREADS, 0, (cudaStream_t)cuda_stream>>>(k);
+    return TS_CUDA_LAUNCHED("linear gradient");
+}
+
+static ts_status linear_forward(const ts_op_run *r, void *cuda_stream)
+{
+    const float one = 1, zero = 0;
+    const ts_op_desc *d = &r->op->desc;
+    sizes s = sizes_of(d);
+    cublasHandle_t handle;
+    cudaDataType_t type = data_type(d->type);
+    float *product = (float *)behind_workspace(r);
+    TS_TRY(handle_for(r, cuda_stream, &handle));
+    /* product [n][out] = x [n][in] w [out][in]^T */
+    TS_TRY(check(cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, s.out, s.n, s.in, &one,
+                              weight_of(r), type, s.in, r->args.x, type, s.in, &zero, product,
+                              CUDA_R_32F, s.out, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                 "forward product"));
+    size_t n = (size_t)s.n * (size_t)s.out;
+    add_bias<<<ts_cuda_blocks(n, THREADS), THREADS, 0, (cudaStream_t)cuda_stream>>>(
+        product, r->args.bias, r->args.y, n, s.out, d->relu, d->out_type == TS_BF16);
+    return TS_CUDA_LAUNCHED("bias");
+}
+
+static ts_status linear_backward_data(const ts_op_run *r, void *cuda_stream)
+{
+    const float one = 1, zero = 0;
+    sizes s = sizes_of(&r->op->desc);
+    cublasHandle_t handle;
+    cudaDataType_t type = data_type(r->op->desc.type);
+    TS_TRY(launch_mask(r, s, cuda_stream));
+    TS_TRY(handle_for(r, cuda_stream, &handle));
+    /* dx [n][in] = g [n][out] w [out][in] */
+    return check(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, s.in, s.n, s.out, &one,
+                              weight_of(r), type, s.in, behind_workspace(r), type, s.out, &zero,
+                              r->args.dx, type, s.in, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                 "backward data product");
+}
+
+static ts_status linear_backward_weights(const ts_op_run *r, void *cuda_stream)
+{
+    const float one = 1, zero = 0;
+    sizes s = sizes_of(&r->op->desc);
+    cublasHandle_t handle;
+    cudaDataType_t type = data_type(r->op->desc.type);
+    TS_TRY(launch_mask(r, s, cuda_stream));
+    sum_columns<<<(unsigned)((s.out + THREADS - 1) / THREADS), THREADS, 0,
+                  (cudaStream_t)cuda_stream>>>(behind_workspace(r), r->args.dbias, s.n, s.out,
+                                               r->op->desc.type == TS_BF16);
+    TS_TRY(TS_CUDA_LAUNCHED("bias gradient"));
+    TS_TRY(handle_for(r, cuda_stream, &handle));
+    /* dw [out][in] = g [n][out]^T x [n][in] */
+    return check(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_T, s.in, s.out, s.n, &one, r->args.x,
+                              type, s.in, behind_workspace(r), type, s.out, &zero, r->args.dweight,
+                              CUDA_R_32F, s.in, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                 "backward weights product");
+}
+
+const ts_cuda_kind ts_cuda_linear = {linear_refuses, linear_size, linear_forward,
+                                     linear_backward_data, linear_backward_weights};

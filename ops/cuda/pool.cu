@@ -1,0 +1,150 @@
+/* pool.cu - pooling on CUDA: a thread an element, channels side by side (NHWC) or not. Backward
+ * gathers, as on the host: each input pixel sums what the windows over it send, in a fixed order.
+ */
+#include "ops/cuda/cuda_op.h"
+#include "ops/cuda/element.cuh"
+
+enum { THREADS = 256 };
+
+typedef struct window {
+    int from, to;
+} window;
+
+typedef struct pool {
+    ts_op_desc d;
+    const void *x, *dy, *dy2;
+    void *y, *dx;
+    int32_t *place; /* [out] the input pixel of each maximum, by element of y in n, h, w, c order */
+    bool bf16, max;
+} pool;
+
+__device__ static window input_window(const ts_op_desc &d, int out, int in)
+{
+    int kernel = d.kernel ? d.kernel : in, stride = d.kernel ? d.stride : in;
+    int from = out * stride - d.padding, to = from + kernel;
+    return {from < 0 ? 0 : from, to > in ? in : to};
+}
+
+/* Which outputs' windows hold input `at`. */
+__device__ static window output_window(const ts_op_desc &d, int at, int in, int out)
+{
+    int kernel = d.kernel ? d.kernel : in, stride = d.kernel ? d.stride : in;
+    int first = at + d.padding - kernel + stride, to = (at + d.padding) / stride + 1;
+    return {first < 0 ? 0 : first / stride, to > out ? out : to};
+}
+
+typedef struct place {
+    int n, h, w, c;
+} place;
+
+/* The i-th element in n, h, w, c order. */
+__device__ static place place_of(ts_shape s, size_t i)
+{
+    place p;
+    p.c = (int)(i % (size_t)s.c);
+    i /= (size_t)s.c;
+    p.w = (int)(i % (size_t)s.w);
+    i /= (size_t)s.w;
+    p.h = (int)(i % (size_t)s.h);
+    p.n = (int)(i / (size_t)s.h);
+    return p;
+}
+
+__global__ static void __launch_bounds__(THREADS) forward(pool k)
+{
+    const ts_op_desc &d = k.d;
+    const size_t all = (size_t)d.out.n * (size_t)d.out.h * (size_t)d.out.w * (size_t)d.out.c;
+    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < all;
+         i += (size_t)gridDim.x * THREADS) {
+        place p = place_of(d.out, i);
+        window rows = input_window(d, p.h, d.in.h), columns = input_window(d, p.w, d.in.w);
+        float most = -INFINITY, sum = 0;
+        int best = rows.from * d.in.w + columns.from;
+        for (int h = rows.from; h < rows.to; h++)
+            for (int w = columns.from; w < columns.to; w++) {
+                float v = ts_load(k.x, ts_layout_at(d.in_layout, d.in, p.n, p.c, h, w), k.bf16);
+                sum += v;
+                if (v > most) {
+                    most = v;
+                    best = h * d.in.w + w;
+                }
+            }
+        float share = 1.0f / (float)((rows.to - rows.from) * (columns.to - columns.from));
+        ts_store(k.y, ts_layout_at(d.layout, d.out, p.n, p.c, p.h, p.w), k.max ? most : sum * share,
+                 k.bf16);
+        if (k.max && d.training) k.place[i] = best;
+    }
+}
+
+__global__ static void __launch_bounds__(THREADS) backward(pool k)
+{
+    const ts_op_desc &d = k.d;
+    const size_t all = (size_t)d.in.n * (size_t)d.in.h * (size_t)d.in.w * (size_t)d.in.c;
+    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < all;
+         i += (size_t)gridDim.x * THREADS) {
+        place p = place_of(d.in, i);
+        window rows = output_window(d, p.h, d.in.h, d.out.h);
+        window columns = output_window(d, p.w, d.in.w, d.out.w);
+        float sum = 0;
+        for (int h = rows.from; h < rows.to; h++)
+            for (int w = columns.from; w < columns.to; w++) {
+                size_t at = ts_layout_at(d.layout, d.out, p.n, p.c, h, w);
+                float g = ts_load(k.dy, at, k.bf16);
+                if (k.dy2) g += ts_load(k.dy2, at, k.bf16);
+                if (k.max) {
+                    size_t o = ts_layout_at(TS_NHWC, d.out, p.n, p.c, h, w);
+                    sum += k.place[o] == p.h * d.in.w + p.w ? g : 0;
+                } else {
+                    window a = input_window(d, h, d.in.h), b = input_window(d, w, d.in.w);
+                    sum += g * (1.0f / (float)((a.to - a.from) * (b.to - b.from)));
+                }
+            }
+        ts_store(k.dx, ts_layout_at(d.in_layout, d.in, p.n, p.c, p.h, p.w), sum, k.bf16);
+    }
+}
+
+static pool pool_of(const ts_op_run *r)
+{
+    const ts_op_args *a = &r->args;
+    const ts_op_desc *d = &r->op->desc;
+    pool k = {*d,
+              a->x,
+              a->dy,
+              a->dy2,
+              a->y,
+              a->dx,
+              (int32_t *)a->saved,
+              d->type == TS_BF16,
+              d->kind == TS_OP_MAX_POOL};
+    return k;
+}
+
+static const char *pool_refuses(const ts_op_desc *d)
+{
+    bool plain = ts_layout_block(d->in_layout) == 1 && ts_layout_block(d->layout) == 1;
+    return plain ? NULL : "pooling is served in NHWC and NCHW";
+}
+
+static void pool_size(ts_op *op)
+{
+    if (op->desc.kind == TS_OP_MAX_POOL && op->desc.training)
+        op->saved_bytes = ts_shape_count(op->desc.out) * sizeof(int32_t);
+}
+
+static ts_status pool_forward(const ts_op_run *r, void *cuda_stream)
+{
+    pool k = pool_of(r);
+    forward<<<ts_cuda_blocks(ts_shape_count(k.d.out), THREADS), THREADS, 0,
+              (cudaStream_t)cuda_stream>>>(k);
+    return TS_CUDA_LAUNCHED("pooling forward");
+}
+
+static ts_status pool_backward(const ts_op_run *r, void *cuda_stream)
+{
+    pool k = pool_of(r);
+    backward<<<ts_cuda_blocks(ts_shape_count(k.d.in), THREADS), THREADS, 0,
+               (cudaStream_t)cuda_stream>>>(k);
+    return TS_CUDA_LAUNCHED("pooling backward");
+}
+
+const ts_cuda_kind ts_cuda_pool = {pool_refuses, pool_size, pool_forward, pool_backward, NULL};

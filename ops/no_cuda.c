@@ -1,0 +1,12 @@
+/* no_cuda.c - see runtime/device/no_cuda.c. */
+#include "ops/op.h"
+
+static bool refuse(const ts_device *device, const ts_op_desc *desc, const char **why_p)
+{
+    (void)device;
+    (void)desc;
+    (void)why_p; /* no device of this build asks */
+    return false;
+}
+
+const ts_op_ops ts_op_cuda = {.name = "cuda", .serves = refuse};

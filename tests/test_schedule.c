@@ -1,0 +1,61 @@
+/* test_schedule.c - learning rates against their formulas in double, and the tick that ends a local
+ * step in the control block. */
+#include <math.h>
+
+#include "runtime/train/schedule.h"
+#include "tests/check.h"
+
+static void test_rates(void **state)
+{
+    (void)state;
+    ts_schedule s = {.peak = 0.4f, .final_ratio = 0.1f, .gamma = 0.5f, .total = 100, .warmup = 20};
+    for (s.kind = TS_SCHEDULE_CONSTANT; s.kind <= TS_SCHEDULE_ONE_CYCLE; s.kind++)
+        for (int64_t step = 0; step < 120; step++) {
+            double t = step < 100 ? (double)(step - 20) / 80 : 1, low = 0.1, expected = 0.4;
+            if (step < 20) {
+                double from = s.kind == TS_SCHEDULE_ONE_CYCLE ? low : 0;
+                expected *= from + (1 - from) * (double)(step + 1) / 21;
+            } else if (s.kind == TS_SCHEDULE_COSINE) {
+                expected *= low + (1 - low) * (1 + cos(acos(-1) * t)) / 2;
+            } else if (s.kind == TS_SCHEDULE_ONE_CYCLE) {
+                expected *= 1 - (1 - low) * t;
+            } else if (s.kind == TS_SCHEDULE_STEP) {
+                s.n_milestones = 2;
+                s.milestones[0] = 40;
+                s.milestones[1] = 60;
+                expected *= step < 40 ? 1 : step < 60 ? 0.5 : 0.25;
+            }
+            double rate = (double)ts_schedule_rate(&s, step);
+            if (fabs(rate - expected) > 1e-6)
+                fail_msg("schedule %d, step %d: %g, expected %g", (int)s.kind, (int)step, rate,
+                         expected);
+        }
+}
+
+/* 3 batches of 4 fit in 14 samples: then the next epoch begins. */
+static void test_tick(void **state)
+{
+    (void)state;
+    ts_device *device;
+    ts_stream *stream;
+    ts_control control = {.seed = 1};
+    ts_schedule s = {.kind = TS_SCHEDULE_COSINE, .peak = 1, .total = 7};
+    OK(ts_device_open("host", 0, &device));
+    OK(ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream));
+    for (int64_t step = 1; step <= 7; step++) {
+        OK(ts_schedule_tick(stream, &s, 4, 14, &control));
+        OK(ts_stream_sync(stream));
+        assert_int_equal(control.step, step);
+        assert_int_equal(control.epoch, step / 3);
+        assert_int_equal(control.position, step % 3 * 4);
+        assert_true(control.learning_rate == ts_schedule_rate(&s, step));
+    }
+    ts_stream_close(stream);
+    ts_device_close(device);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rates), cmocka_unit_test(test_tick)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
