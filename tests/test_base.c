@@ -4,7 +4,6 @@
 
 #include "runtime/base/option.h"
 #include "runtime/base/type.h"
-#include "runtime/train/schedule.h"
 #include "tests/check.h"
 
 /* ---- statuses ---- */
@@ -232,50 +231,6 @@ static void test_help(void **state)
     ts_option_set_close(set);
 }
 
-/* ---- the learning rate ---- */
-
-static void near(double x, double y)
-{
-    if (fabs(x - y) > 1e-6) fail_msg("%g is not %g", x, y);
-}
-
-static void test_schedule(void **state)
-{
-    (void)state;
-    ts_schedule s = {.kind = TS_SCHEDULE_CONSTANT,
-                     .peak = 0.4f,
-                     .gamma = 0.1f,
-                     .total = 100,
-                     .warmup = 3,
-                     .n_milestones = 2,
-                     .milestones = {50, 75}};
-    near(ts_schedule_rate(&s, 0), 0.1);
-    near(ts_schedule_rate(&s, 2), 0.3);
-    near(ts_schedule_rate(&s, 3), 0.4);
-    near(ts_schedule_rate(&s, 99), 0.4);
-    s.kind = TS_SCHEDULE_STEP;
-    near(ts_schedule_rate(&s, 49), 0.4);
-    near(ts_schedule_rate(&s, 50), 0.04);
-    near(ts_schedule_rate(&s, 75), 0.004);
-    s.kind = TS_SCHEDULE_COSINE;
-    s.warmup = 0;
-    near(ts_schedule_rate(&s, 0), 0.4);
-    near(ts_schedule_rate(&s, 50), 0.2);
-    near(ts_schedule_rate(&s, 100), 0);
-    near(ts_schedule_rate(&s, 200), 0);
-    s.kind = TS_SCHEDULE_ONE_CYCLE;
-    s.warmup = 20;
-    s.final_ratio = 0.5f;
-    near(ts_schedule_rate(&s, 20), 0.4);
-    near(ts_schedule_rate(&s, 60), 0.3);
-    near(ts_schedule_rate(&s, 100), 0.2);
-    near(ts_schedule_rate(&s, 1000), 0.2);
-    for (int i = 1; i < 100; i++) /* up to the peak, then down */
-        assert_true((ts_schedule_rate(&s, i) > ts_schedule_rate(&s, i - 1)) == (i <= 20));
-    s.warmup = s.total; /* all of it warm-up */
-    near(ts_schedule_rate(&s, 100), 0.2);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,7 +242,6 @@ int main(void)
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_every_text_is_saved),
         cmocka_unit_test(test_help),
-        cmocka_unit_test(test_schedule),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
