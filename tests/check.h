@@ -21,4 +21,12 @@
         if (ok_status) fail_msg("%s: %s: %s", #expression, ts_status_text(ok_status), ts_trail()); \
     } while (0)
 
+/* The device under test. With TWINSTREAM_TEST_DEVICE=cuda, device memory must be such that the host
+ * may look into it when the streams are idle: set TWINSTREAM_MANAGED=1 beside it. */
+static inline const char *test_device(void)
+{
+    const char *name = getenv("TWINSTREAM_TEST_DEVICE");
+    return name ? name : "host";
+}
+
 #endif

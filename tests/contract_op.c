@@ -8,8 +8,9 @@
 #include "ops/element.h"
 #include "tests/check.h"
 
-static ts_device *device;
-static ts_stream *stream;
+/* The device under test, and the host's, where the reference runs. */
+static ts_device *device, *host;
+static ts_stream *stream, *host_stream;
 
 /* ---- cases ---- */
 
@@ -60,7 +61,7 @@ enum { N_CASES = sizeof cases / sizeof *cases };
 
 /* ---- everything one run works on ---- */
 
-enum { GUARD = 64 };
+enum { GUARD = 64, RUNNING = 2 * 128, LABELS = 8 };
 #define PATTERN 0x5a
 
 /* What is being checked, for failures: "conv ... by onednn". */
@@ -77,14 +78,15 @@ static void name_subject(const ts_op *op)
 /* Memory with guard bytes on both sides. */
 static void *guarded(size_t bytes)
 {
-    unsigned char *at = aligned_alloc(64, (bytes + 2 * GUARD + 63) / 64 * 64);
-    memset(at, PATTERN, bytes + 2 * GUARD);
-    return at + GUARD;
+    void *memory;
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, bytes + 2 * GUARD, &memory));
+    memset(memory, PATTERN, bytes + 2 * GUARD);
+    return (unsigned char *)memory + GUARD;
 }
 
 static void release(const void *at)
 {
-    if (at) free((unsigned char *)(uintptr_t)at - GUARD);
+    if (at) ts_device_release(device, TS_MEMORY_DEVICE, (unsigned char *)(uintptr_t)at - GUARD);
 }
 
 static void check_guard(const void *at, size_t bytes, const char *what)
@@ -102,10 +104,11 @@ typedef struct bench {
     ts_type y_type;
     /* plain fp32, n c h w: the inputs, the same for every backend */
     float *x, *residual, *dy, *dy2, *weight, *bias;
-    float running[2 * 128];
-    int32_t labels[8];
-    ts_control control;
+    float *running;
+    int32_t *labels;
+    ts_control *control;
     ts_op_args a;
+    ts_stream *stream;
     /* plain results */
     float *y, *dx, *dresidual, *dweight;
 } bench;
@@ -175,7 +178,9 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend)
     b->d = *desc;
     ts_op_desc *d = &b->d;
     b->y_type = d->kind == TS_OP_LINEAR ? d->out_type : d->type;
-    OK(backend->plan(device, d, &b->op));
+    bool reference = backend == &ts_op_reference;
+    b->stream = reference ? host_stream : stream;
+    OK(backend->plan(reference ? host : device, d, &b->op));
     ts_op *op = b->op;
     size_t x_plain = ts_shape_count(d->in), y_plain = ts_shape_count(d->out);
     b->x = random_floats(1, x_plain, 1);
@@ -186,11 +191,14 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend)
     float scale = d->kind == TS_OP_BATCH_NORM ? 1 : 1 / sqrtf((float)(weights / (size_t)d->out.c));
     b->weight = random_floats(5, weights, scale);
     b->bias = random_floats(6, ts_op_plain_bias_count(d), 1);
-    for (int c = 0; c < 128; c++) b->running[c] = 0.3f * noise(7, (size_t)c);
+    b->running = guarded(RUNNING * sizeof *b->running);
+    b->labels = guarded(LABELS * sizeof *b->labels);
+    b->control = guarded(sizeof *b->control);
+    for (int c = 0; c < RUNNING / 2; c++) b->running[c] = 0.3f * noise(7, (size_t)c);
     for (int c = 0; c < d->in.c && d->kind == TS_OP_BATCH_NORM; c++)
         b->running[d->in.c + c] = 1 + 0.5f * noise(8, (size_t)c);
-    for (int n = 0; n < 8; n++) b->labels[n] = n == 1 ? -1 : (n * 7) % (d->in.c ? d->in.c : 1);
-    b->control = (ts_control){.seed = 9, .step = 4};
+    for (int n = 0; n < LABELS; n++) b->labels[n] = n == 1 ? -1 : (n * 7) % (d->in.c ? d->in.c : 1);
+    *b->control = (ts_control){.seed = 9, .step = 4};
 
     b->x_n = ts_layout_count(d->in_layout, d->in);
     b->y_n = ts_layout_count(d->layout, d->out);
@@ -205,16 +213,19 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend)
     else
         memcpy(weight, b->weight, weights * 4);
     memcpy(bias, b->bias, ts_op_plain_bias_count(d) * 4);
+    uint16_t *shadow = op->reads_shadow ? guarded(op->weight_n * 2) : NULL;
+    for (size_t i = 0; shadow && i < op->weight_n; i++) shadow[i] = ts_bf16_from_float(weight[i]);
     b->a = (ts_op_args){.x = x,
                         .residual = d->add ? residual : NULL,
                         .y = guarded(y_bytes),
                         .weight = weight,
                         .bias = bias,
+                        .shadow = shadow,
                         .dweight = guarded(op->weight_n * 4),
                         .dbias = guarded(op->bias_n * 4),
                         .running = b->running,
                         .labels = b->labels,
-                        .control = &b->control,
+                        .control = b->control,
                         .packed = guarded(op->packed_bytes),
                         .saved = guarded(op->saved_bytes),
                         .scratch = guarded(op->scratch_bytes)};
@@ -232,14 +243,14 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend)
 
 static void run_passes(bench *b)
 {
-    if (b->op->ops->kernels[TS_REFRESH].run) OK(ts_op_launch(b->op, TS_REFRESH, &b->a, stream));
-    OK(ts_op_launch(b->op, TS_FORWARD, &b->a, stream));
+    if (b->op->ops->kernels[TS_REFRESH].run) OK(ts_op_launch(b->op, TS_REFRESH, &b->a, b->stream));
+    OK(ts_op_launch(b->op, TS_FORWARD, &b->a, b->stream));
     if (b->d.training) {
         bool weights = b->d.kind == TS_OP_CONV || b->d.kind == TS_OP_LINEAR;
-        if (weights) OK(ts_op_launch(b->op, TS_BACKWARD_WEIGHTS, &b->a, stream));
-        if (b->d.needs_dx || !weights) OK(ts_op_launch(b->op, TS_BACKWARD_DATA, &b->a, stream));
+        if (weights) OK(ts_op_launch(b->op, TS_BACKWARD_WEIGHTS, &b->a, b->stream));
+        if (b->d.needs_dx || !weights) OK(ts_op_launch(b->op, TS_BACKWARD_DATA, &b->a, b->stream));
     }
-    OK(ts_stream_sync(stream));
+    OK(ts_stream_sync(b->stream));
 }
 
 static void collect(bench *b)
@@ -278,9 +289,10 @@ static void collect(bench *b)
 static void finish(bench *b)
 {
     const ts_op_args *a = &b->a;
-    const void *buffers[] = {a->x,      a->residual, a->y,     a->dy,        a->dy2,
-                             a->weight, a->bias,     a->dx,    a->dresidual, a->dweight,
-                             a->dbias,  a->packed,   a->saved, a->scratch};
+    const void *buffers[] = {a->x,       a->residual, a->y,      a->dy,        a->dy2,
+                             a->weight,  a->bias,     a->dx,     a->dresidual, a->dweight,
+                             a->dbias,   a->packed,   a->saved,  a->scratch,   a->shadow,
+                             b->running, b->labels,   b->control};
     float *plain[] = {b->x,    b->residual, b->dy, b->dy2,       b->weight,
                       b->bias, b->y,        b->dx, b->dresidual, b->dweight};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) release(buffers[i]);
@@ -313,10 +325,10 @@ static void compare_all(const bench *mine, const bench *theirs)
     if (d->kind == TS_OP_BATCH_NORM)
         compare(mine, "running statistics", mine->running, theirs->running, 2 * (size_t)d->in.c);
     if (d->kind == TS_OP_CROSS_ENTROPY) {
-        float a = (float)mine->control.loss_sum, r = (float)theirs->control.loss_sum;
+        float a = (float)mine->control->loss_sum, r = (float)theirs->control->loss_sum;
         compare(mine, "loss", &a, &r, 1);
-        assert_int_equal(mine->control.correct, theirs->control.correct);
-        assert_int_equal(mine->control.samples, theirs->control.samples);
+        assert_int_equal(mine->control->correct, theirs->control->correct);
+        assert_int_equal(mine->control->samples, theirs->control->samples);
     }
     if (!d->training) return;
     if (d->needs_dx) compare(mine, "dx", mine->dx, theirs->dx, x);
@@ -335,7 +347,7 @@ static void same_bits(const bench *a, const bench *b)
         size_t bytes;
     } results[] = {
         {"y", a->y, b->y, y},
-        {"running statistics", a->running, b->running, sizeof a->running},
+        {"running statistics", a->running, b->running, RUNNING * sizeof *a->running},
         {"dx", a->dx, b->dx, a->dx ? x : 0},
         {"dresidual", a->dresidual, b->dresidual, a->dresidual ? y : 0},
         {"dweight", a->dweight, b->dweight, a->dweight ? ts_op_plain_weight_count(d) * 4 : 0},
@@ -372,6 +384,17 @@ static int compare_case(const ts_op_desc *desc)
     return compared;
 }
 
+/* A case as the device under test takes it: CUDA knows no blocked layouts. */
+static ts_op_desc case_of(int i)
+{
+    ts_op_desc d = cases[i];
+    bool cuda = !strcmp(device->ops->name, "cuda");
+    if (cuda && ts_layout_block(d.in_layout) > 1) d.in_layout = TS_NHWC;
+    if (cuda && ts_layout_block(d.layout) > 1) d.layout = TS_NHWC;
+    if (cuda && d.kind == TS_OP_CONV) d.in_layout = TS_NHWC;
+    return d;
+}
+
 static void test_backends(void **state)
 {
     int compared[2] = {0, 0};
@@ -379,7 +402,7 @@ static void test_backends(void **state)
     for (int i = 0; i < N_CASES; i++)
         for (int type = 0; type < 2; type++)
             for (int mode = 0; mode < 4; mode++) {
-                ts_op_desc d = cases[i];
+                ts_op_desc d = case_of(i);
                 d.two_readers = mode == 2;
                 if (d.kind == TS_OP_CROSS_ENTROPY && (type || d.two_readers)) continue;
                 d.type = type ? TS_BF16 : TS_F32;
@@ -406,8 +429,8 @@ static double functional(bench *b)
     if (b->d.kind == TS_OP_CROSS_ENTROPY) {
         int count = 0;
         for (int n = 0; n < b->d.in.n; n++) count += b->labels[n] >= 0;
-        double loss = b->control.loss_sum / count;
-        b->control.loss_sum = 0;
+        double loss = b->control->loss_sum / count;
+        b->control->loss_sum = 0;
         return loss;
     }
     float *y = take(b->a.y, b->d.out, b->d.layout, b->y_type);
@@ -462,7 +485,7 @@ static void test_reference_gradients(void **state)
             prepare(&b, &d, &ts_op_reference);
             run_passes(&b);
             collect(&b);
-            b.control.loss_sum = 0;
+            b.control->loss_sum = 0;
             float *dx = b.dx, *dw = b.dweight, *dr = b.dresidual;
             size_t bias = ts_op_plain_bias_count(&d);
             float *db = malloc((bias + 1) * sizeof *db);
@@ -484,8 +507,8 @@ static void test_pack_is_exact(void **state)
         ts_op_desc d = cases[i];
         d.training = d.needs_dx = true;
         size_t n = ts_op_plain_weight_count(&d);
-        if (d.kind != TS_OP_CONV || !ts_op_onednn.serves(device, &d, NULL)) continue;
-        OK(ts_op_onednn.plan(device, &d, &op));
+        if (d.kind != TS_OP_CONV || !ts_op_onednn.serves(host, &d, NULL)) continue;
+        OK(ts_op_onednn.plan(host, &d, &op));
         float *plain = random_floats(1, n, 1), *back = malloc(n * 4);
         float *packed = guarded(op->weight_n * 4);
         name_subject(op);
@@ -507,10 +530,13 @@ int main(void)
         cmocka_unit_test(test_pack_is_exact),
         cmocka_unit_test(test_backends),
     };
-    if (ts_device_open("host", 0, &device) ||
-        ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream))
+    if (ts_device_open(test_device(), 0, &device) || ts_device_open("host", 0, &host) ||
+        ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream) ||
+        ts_stream_open(host, TS_STREAM_COMPUTE, "reference", &host_stream))
         return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ts_stream_close(host_stream);
+    ts_device_close(host);
     ts_stream_close(stream);
     ts_device_close(device);
     return failed;

@@ -81,18 +81,21 @@ static void test_tick(void **state)
     (void)state;
     ts_device *device;
     ts_stream *stream;
-    ts_control control = {.seed = 1};
+    ts_control *control;
     ts_schedule s = {.kind = TS_SCHEDULE_COSINE, .peak = 1, .total = 7};
-    OK(ts_device_open("host", 0, &device));
+    OK(ts_device_open(test_device(), 0, &device));
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream));
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *control, (void **)&control));
+    *control = (ts_control){.seed = 1};
     for (int64_t step = 1; step <= 7; step++) {
-        OK(ts_schedule_tick(stream, &s, 4, 14, &control));
+        OK(ts_schedule_tick(stream, &s, 4, 14, control));
         OK(ts_stream_sync(stream));
-        assert_int_equal(control.step, step);
-        assert_int_equal(control.epoch, step / 3);
-        assert_int_equal(control.position, step % 3 * 4);
-        assert_true(control.learning_rate == ts_schedule_rate(&s, step));
+        assert_int_equal(control->step, step);
+        assert_int_equal(control->epoch, step / 3);
+        assert_int_equal(control->position, step % 3 * 4);
+        assert_true(control->learning_rate == ts_schedule_rate(&s, step));
     }
+    ts_device_release(device, TS_MEMORY_DEVICE, control);
     ts_stream_close(stream);
     ts_device_close(device);
 }

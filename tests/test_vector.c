@@ -1,23 +1,13 @@
 /* The flat-vector kernels against plain loops in double precision, and what they promise beyond
  * numbers: the shadow's bits, what is not read, and the same bits from any number of threads. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #include "runtime/base/random.h"
 #include "runtime/device/vector.h"
-
-#define OK(expression)                                                                             \
-    do {                                                                                           \
-        if ((expression) != TS_OK) fail_msg("%s: %s", #expression, ts_trail());                    \
-    } while (0)
+#include "tests/check.h"
 
 enum { MOST = 64 * 2051 }; /* several chunks of every thread and a part of one */
 /* In blocks: less than a chunk, a chunk and a bit, many. */
@@ -29,7 +19,7 @@ enum { COUNTS = sizeof counts / sizeof *counts };
 
 static ts_device *device;
 static ts_stream *stream;
-static ts_control control = {.learning_rate = 0.1f};
+static ts_control *control;
 static float *x, *m, *g, *average, *snapshot, *before_x, *before_m;
 static uint16_t *shadow;
 static uint8_t *decays;
@@ -58,19 +48,21 @@ static int group_setup(void **state)
 {
     (void)state;
     float **vectors[] = {&x, &m, &g, &average, &snapshot, &before_x, &before_m};
-    OK(ts_device_open("host", 0, &device));
+    OK(ts_device_open(test_device(), 0, &device));
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &stream));
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
         OK(ts_device_alloc(device, TS_MEMORY_DEVICE, MOST * sizeof(float), (void **)vectors[i]));
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, MOST * sizeof *shadow, (void **)&shadow));
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, MOST / TS_VECTOR_BLOCK, (void **)&decays));
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *control, (void **)&control));
+    *control = (ts_control){.learning_rate = 0.1f};
     return 0;
 }
 
 static int group_teardown(void **state)
 {
     (void)state;
-    void *memory[] = {x, m, g, average, snapshot, before_x, before_m, shadow, decays};
+    void *memory[] = {x, m, g, average, snapshot, before_x, before_m, shadow, decays, control};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ts_device_release(device, TS_MEMORY_DEVICE, memory[i]);
     ts_stream_close(stream);
@@ -111,7 +103,7 @@ static void sgd_is_pytorchs(void **state)
                               .m = m,
                               .g = g,
                               .decays = masked ? decays : NULL,
-                              .control = &control,
+                              .control = control,
                               .momentum = 0.9f,
                               .weight_decay = 0.05f,
                               .nesterov = nesterov};
@@ -135,15 +127,15 @@ static void sgd_is_pytorchs(void **state)
 static void the_learning_rate_is_read_late(void **state)
 {
     (void)state;
-    ts_sgd sgd = {.n = 64, .x = x, .m = m, .g = g, .control = &control};
+    ts_sgd sgd = {.n = 64, .x = x, .m = m, .g = g, .control = control};
     ts_graph *graph;
     OK(ts_stream_capture_begin(stream));
     OK(ts_vector_sgd(stream, &sgd));
     OK(ts_stream_capture_end(stream, &graph));
-    control.learning_rate = 0.5f;
+    control->learning_rate = 0.5f;
     OK(ts_graph_launch(graph, stream));
     OK(ts_stream_sync(stream));
-    control.learning_rate = 0.1f;
+    control->learning_rate = 0.1f;
     for (size_t i = 0; i < 64; i++) assert_close(x[i], before_x[i] - 0.5 * g[i], "x", i);
     ts_graph_close(graph);
     sgd.n = 65;
@@ -299,7 +291,7 @@ static void run_everything(void **state, int threads, outcome *o)
                   .m = m,
                   .g = g,
                   .decays = decays,
-                  .control = &control,
+                  .control = control,
                   .momentum = 0.9f,
                   .weight_decay = 0.01f,
                   .nesterov = true};

@@ -125,9 +125,12 @@ static ts_status cuda_alloc(ts_device *device, ts_memory kind, size_t bytes, voi
     (void)device;
     size_t room = bytes ? bytes : 1, free_bytes = 0, total = 0;
     *memory_p = NULL;
+    /* TWINSTREAM_MANAGED=1 is for tests, which look into device memory between two runs. */
+    bool managed = getenv("TWINSTREAM_MANAGED") != NULL;
     cudaError_t error = kind == TS_MEMORY_PINNED
                             ? cudaHostAlloc(memory_p, room, cudaHostAllocPortable)
-                            : cudaMalloc(memory_p, room);
+                        : managed ? cudaMallocManaged(memory_p, room, cudaMemAttachGlobal)
+                                  : cudaMalloc(memory_p, room);
     if (error == cudaSuccess) return TS_OK;
     (void)cudaGetLastError(); /* it would come back from the next launch */
     (void)cudaMemGetInfo(&free_bytes, &total);
