@@ -280,11 +280,16 @@ static ts_status threads_run(const void *args)
 
 static const ts_kernel threads_kernel = {.name = "threads", .run = threads_run};
 
+static bool is_cuda(void)
+{
+    return !strcmp(stream->device->ops->name, "cuda");
+}
+
 static void run_everything(void **state, int threads, outcome *o)
 {
     setup(state);
     threads_args args = {threads, &o->threads};
-    OK(ts_stream_launch(stream, &threads_kernel, &args, sizeof args));
+    if (!is_cuda()) OK(ts_stream_launch(stream, &threads_kernel, &args, sizeof args));
     ts_sgd sgd = {.n = MOST,
                   .x = x,
                   .shadow = shadow,
@@ -321,6 +326,7 @@ static void threads_do_not_show(void **state)
 #ifdef __SANITIZE_THREAD__
     skip(); /* the OpenMP library is not instrumented: every hand-over would look like a race */
 #endif
+    if (is_cuda()) skip(); /* cuda_has_the_hosts_bits */
     outcome *one = calloc(1, sizeof *one), *many = calloc(1, sizeof *many);
     assert_non_null(one);
     assert_non_null(many);
@@ -337,6 +343,26 @@ static void threads_do_not_show(void **state)
     free(many);
 }
 
+/* Every kernel on both devices, on the same memory: no bit differs. */
+static void cuda_has_the_hosts_bits(void **state)
+{
+    if (!is_cuda()) skip(); /* with TWINSTREAM_TEST_DEVICE=cuda */
+    outcome *theirs = calloc(1, sizeof *theirs), *hosts = calloc(1, sizeof *hosts);
+    ts_device *host;
+    ts_stream *under_test = stream;
+    run_everything(state, 1, theirs);
+    OK(ts_device_open("host", 0, &host));
+    OK(ts_stream_open(host, TS_STREAM_COMPUTE, "host", &stream));
+    run_everything(state, 1, hosts);
+    hosts->threads = theirs->threads;
+    assert_memory_equal(hosts, theirs, sizeof *hosts);
+    ts_stream_close(stream);
+    ts_device_close(host);
+    stream = under_test;
+    free(hosts);
+    free(theirs);
+}
+
 #define CASE(test) cmocka_unit_test_setup(test, setup)
 
 int main(void)
@@ -349,6 +375,7 @@ int main(void)
         CASE(bf16_rounds_to_nearest_even),
         CASE(scales),
         CASE(threads_do_not_show),
+        CASE(cuda_has_the_hosts_bits),
     };
     return cmocka_run_group_tests_name("vector", tests, group_setup, group_teardown);
 }
