@@ -46,6 +46,12 @@ bool ts_md_has_tag(const ts_md *md, int n_dims, const int64_t *dims, ts_type typ
     return same;
 }
 
+bool ts_dnnl_bf16_without_tiles(void)
+{
+    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa(), tiles = dnnl_cpu_isa_avx512_core_amx;
+    return ts_op_prefers_bf16(NULL) && (isa & tiles) != tiles;
+}
+
 ts_status ts_md_memory(const ts_md *md, dnnl_memory_t *memory_p)
 {
     dnnl_engine_t engine = NULL;

@@ -70,10 +70,9 @@ size_t ts_weight_gradient_scratch(const ts_op_desc *desc)
 bool ts_weight_gradient_serves(const ts_op_desc *d, const ts_md *order)
 {
     const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
-    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa(), tiles = dnnl_cpu_isa_avx512_core_amx;
     return d->type == TS_BF16 && d->kernel > 1 && d->in.c % B == 0 && d->out.c % (2 * B) == 0 &&
-           d->in_layout == TS_NCHW16C && d->layout == TS_NCHW16C && ts_op_prefers_bf16(NULL) &&
-           (isa & tiles) != tiles && ts_md_has_tag(order, 4, dims, TS_F32, dnnl_OIhw16i16o);
+           d->in_layout == TS_NCHW16C && d->layout == TS_NCHW16C && ts_dnnl_bf16_without_tiles() &&
+           ts_md_has_tag(order, 4, dims, TS_F32, dnnl_OIhw16i16o);
 }
 
 /* A pixel's 16 channels of picture a beside those of picture b; b NULL: zeros. */
