@@ -1,6 +1,8 @@
 /* version.c - the build's version and commit (from CMake) and the libraries' own words. */
 #include "runtime/train/version.h"
 
+#include "ts_commit.h" /* made by the build */
+
 #include "ops/op.h"
 #include "runtime/comm/comm.h"
 
