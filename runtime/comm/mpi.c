@@ -129,12 +129,18 @@ static ts_status run_receive(const void *args)
 }
 
 static const ts_mpi_kernels kernels = {
-    .all_reduce = {"mpi_all_reduce", run_all_reduce, ts_mpi_call_accesses},
-    .broadcast = {"mpi_broadcast", run_broadcast, ts_mpi_call_accesses},
-    .all_gather = {"mpi_all_gather", run_all_gather, ts_mpi_call_accesses},
-    .reduce_scatter = {"mpi_reduce_scatter", run_reduce_scatter, ts_mpi_call_accesses},
-    .send = {"mpi_send", run_send, ts_mpi_call_accesses},
-    .receive = {"mpi_receive", run_receive, ts_mpi_call_accesses},
+    .all_reduce = {.name = "mpi_all_reduce",
+                   .run = run_all_reduce,
+                   .accesses = ts_mpi_call_accesses},
+    .broadcast = {.name = "mpi_broadcast", .run = run_broadcast, .accesses = ts_mpi_call_accesses},
+    .all_gather = {.name = "mpi_all_gather",
+                   .run = run_all_gather,
+                   .accesses = ts_mpi_call_accesses},
+    .reduce_scatter = {.name = "mpi_reduce_scatter",
+                       .run = run_reduce_scatter,
+                       .accesses = ts_mpi_call_accesses},
+    .send = {.name = "mpi_send", .run = run_send, .accesses = ts_mpi_call_accesses},
+    .receive = {.name = "mpi_receive", .run = run_receive, .accesses = ts_mpi_call_accesses},
 };
 
 static ts_status mpi_open(ts_world *world, ts_stream *stream, int timeout_s,

@@ -360,12 +360,18 @@ static ts_status run_receive(const void *args)
 }
 
 static const ts_mpi_kernels kernels = {
-    .all_reduce = {"ring_all_reduce", run_all_reduce, ts_mpi_call_accesses},
-    .broadcast = {"ring_broadcast", run_broadcast, ts_mpi_call_accesses},
-    .all_gather = {"ring_all_gather", run_all_gather, ts_mpi_call_accesses},
-    .reduce_scatter = {"ring_reduce_scatter", run_reduce_scatter, ts_mpi_call_accesses},
-    .send = {"ring_send", run_send, ts_mpi_call_accesses},
-    .receive = {"ring_receive", run_receive, ts_mpi_call_accesses},
+    .all_reduce = {.name = "ring_all_reduce",
+                   .run = run_all_reduce,
+                   .accesses = ts_mpi_call_accesses},
+    .broadcast = {.name = "ring_broadcast", .run = run_broadcast, .accesses = ts_mpi_call_accesses},
+    .all_gather = {.name = "ring_all_gather",
+                   .run = run_all_gather,
+                   .accesses = ts_mpi_call_accesses},
+    .reduce_scatter = {.name = "ring_reduce_scatter",
+                       .run = run_reduce_scatter,
+                       .accesses = ts_mpi_call_accesses},
+    .send = {.name = "ring_send", .run = run_send, .accesses = ts_mpi_call_accesses},
+    .receive = {.name = "ring_receive", .run = run_receive, .accesses = ts_mpi_call_accesses},
 };
 
 /* ---- life ---- */
