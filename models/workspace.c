@@ -259,7 +259,7 @@ ts_status ts_workspace_refresh(ts_workspace *w, const float *parameters, const u
     w->statistics = statistics;
     for (int i = 1; i < w->model->builder.n; i++) {
         ts_op *op = w->states[i].op;
-        if (!op->ops->kernels[TS_REFRESH].run || !op->packed_bytes) continue;
+        if (!op->packed_bytes) continue;
         ts_op_args a = common_args(w, i);
         TS_TRY(ts_op_launch(op, TS_REFRESH, &a, stream));
     }

@@ -23,4 +23,40 @@ TS_HD int ts_dropout_keeps(uint64_t seed, int64_t step, int node, uint64_t i, fl
     return ts_random_unit(r.v[i & 3]) >= probability;
 }
 
+/* Pooling: the inputs, or outputs, [from, to) of one direction. */
+typedef struct ts_window {
+    int from, to;
+} ts_window;
+
+/* Which of `in` inputs output `out` pools. */
+TS_HD ts_window ts_input_window(const ts_op_desc *d, int out, int in)
+{
+    int kernel = d->kernel ? d->kernel : in, stride = d->kernel ? d->stride : in;
+    ts_window w;
+    w.from = out * stride - d->padding;
+    w.to = w.from + kernel;
+    if (w.from < 0) w.from = 0;
+    if (w.to > in) w.to = in;
+    return w;
+}
+
+/* Which outputs' windows hold input `at`. */
+TS_HD ts_window ts_output_window(const ts_op_desc *d, int at, int in, int out)
+{
+    int kernel = d->kernel ? d->kernel : in, stride = d->kernel ? d->stride : in;
+    int first = at + d->padding - kernel + stride; /* smallest o with o stride > at + p - k */
+    ts_window w;
+    w.from = first < 0 ? 0 : first / stride;
+    w.to = (at + d->padding) / stride + 1;
+    if (w.to > out) w.to = out;
+    return w;
+}
+
+/* Average pooling: the share of output (i, j) that each input of its window has. */
+TS_HD float ts_pool_share(const ts_op_desc *d, int i, int j)
+{
+    ts_window a = ts_input_window(d, i, d->in.h), b = ts_input_window(d, j, d->in.w);
+    return 1.0f / (float)((a.to - a.from) * (b.to - b.from));
+}
+
 #endif

@@ -2,6 +2,7 @@
 #include "ops/op.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "runtime/base/option.h"
 
@@ -79,6 +80,24 @@ void ts_op_release(ts_op *op)
     if (op) op->ops->release(op);
 }
 
+ts_status ts_op_open_plain(const ts_op_ops *ops, const ts_op_desc *desc, ts_op **op_p)
+{
+    ts_op *op = calloc(1, sizeof *op);
+    TS_NEED(op, TS_ENOMEM, "no memory for an op");
+    op->ops = ops;
+    op->desc = *desc;
+    op->weight_n = ts_op_plain_weight_count(desc);
+    op->bias_n = ts_op_plain_bias_count(desc);
+    snprintf(op->weight_order, sizeof op->weight_order, "plain");
+    *op_p = op;
+    return TS_OK;
+}
+
+void ts_op_close_plain(ts_op *op)
+{
+    free(op);
+}
+
 /* ---- accesses, for the recording device ---- */
 
 typedef struct list {
@@ -114,10 +133,8 @@ static int accesses(const ts_op_run *run, ts_op_pass pass, ts_access *at)
     touch(&l, a->packed, op->packed_bytes, false);
     touch(&l, a->scratch, op->scratch_bytes, true);
     touch(&l, a->saved, op->saved_bytes, forward);
-    if (!op->ops->kernels[TS_REFRESH].run || norm) {
-        touch(&l, a->weight, weight, false);
-        touch(&l, a->shadow, op->weight_n * sizeof(uint16_t), false);
-    }
+    touch(&l, a->weight, weight, false);
+    touch(&l, a->shadow, op->weight_n * sizeof(uint16_t), false);
     if (forward) {
         touch(&l, a->bias, bias, false);
         touch(&l, a->residual, y, false);

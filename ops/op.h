@@ -26,6 +26,11 @@ static inline int ts_layout_block(ts_layout layout)
 {
     return layout == TS_NCHW8C ? 8 : layout == TS_NCHW16C ? 16 : 1;
 }
+/* One flat row a picture, in channel, row, column order? */
+static inline bool ts_layout_is_flat(ts_layout layout, ts_shape s)
+{
+    return layout == TS_NCHW || (layout == TS_NHWC && s.h == 1 && s.w == 1);
+}
 /* Elements, padding included. */
 static inline size_t ts_layout_count(ts_layout layout, ts_shape s)
 {
@@ -98,9 +103,9 @@ typedef struct ts_op_ops {
     void (*release)(ts_op *op);
     /* By pass; each takes a ts_op_run. Required: forward, and for ops planned with `training`
      * backward. Conv and linear split backward in two, so that a bucket's gradients are complete
-     * as early as can be; others do all in backward data. Optional: refresh, packed <- weight (or
-     * shadow) for the passes that follow, run after every change of the weights; without it the op
-     * reads weight itself. */
+     * as early as can be; others do all in backward data. Refresh, packed <- weight (or shadow)
+     * for the passes that follow, runs after every change of the weights; required of ops with
+     * packed_bytes. */
     ts_kernel kernels[TS_OP_PASSES];
 
     /* Optional. */
@@ -128,6 +133,10 @@ extern const ts_op_ops ts_op_reference, ts_op_onednn, ts_op_host, ts_op_cuda;
 /* Plan by the first backend that serves; `only` (a backend's name, or NULL) restricts. */
 ts_status ts_op_plan(ts_device *device, const ts_op_desc *desc, const char *only, ts_op **op_p);
 void ts_op_release(ts_op *op);
+/* For backends: an op without state of its own, its parameters in PyTorch's order, and its release.
+ */
+ts_status ts_op_open_plain(const ts_op_ops *ops, const ts_op_desc *desc, ts_op **op_p);
+void ts_op_close_plain(ts_op *op);
 /* The layout that convolutions of this type run best in on this device: one for a whole net. */
 ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only);
 

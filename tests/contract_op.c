@@ -244,7 +244,7 @@ static void prepare(bench *b, const ts_op_desc *desc, const ts_op_ops *backend)
 
 static void run_passes(bench *b)
 {
-    if (b->op->ops->kernels[TS_REFRESH].run) OK(ts_op_launch(b->op, TS_REFRESH, &b->a, b->stream));
+    if (b->op->packed_bytes) OK(ts_op_launch(b->op, TS_REFRESH, &b->a, b->stream));
     OK(ts_op_launch(b->op, TS_FORWARD, &b->a, b->stream));
     if (b->d.training) {
         bool weights = b->d.kind == TS_OP_CONV || b->d.kind == TS_OP_LINEAR;

@@ -2,9 +2,6 @@
  * all-reduce), pooling, linear layers by cuBLAS, loss, dropout. Convolutions are cuDNN's. */
 #include "ops/cuda/cuda_op.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
 static const ts_cuda_kind *const kinds[] = {
     [TS_OP_CONV] = NULL,
     [TS_OP_BATCH_NORM] = &ts_cuda_batch_norm,
@@ -50,29 +47,17 @@ static bool cuda_serves(const ts_device *device, const ts_op_desc *desc, const c
 static ts_status cuda_plan(ts_device *device, const ts_op_desc *desc, ts_op **op_p)
 {
     (void)device;
-    ts_op *op = calloc(1, sizeof *op);
-    TS_NEED(op, TS_ENOMEM, "no memory for an op");
-    op->ops = &ts_op_cuda;
-    op->desc = *desc;
-    op->weight_n = ts_op_plain_weight_count(desc);
-    op->bias_n = ts_op_plain_bias_count(desc);
-    op->reads_shadow = desc->kind == TS_OP_LINEAR && desc->type == TS_BF16;
-    snprintf(op->weight_order, sizeof op->weight_order, "plain");
-    kinds[desc->kind]->size(op);
-    *op_p = op;
+    TS_TRY(ts_op_open_plain(&ts_op_cuda, desc, op_p));
+    (*op_p)->reads_shadow = desc->kind == TS_OP_LINEAR && desc->type == TS_BF16;
+    kinds[desc->kind]->size(*op_p);
     return TS_OK;
-}
-
-static void cuda_release(ts_op *op)
-{
-    free(op);
 }
 
 const ts_op_ops ts_op_cuda = {
     .name = "cuda",
     .serves = cuda_serves,
     .plan = cuda_plan,
-    .release = cuda_release,
+    .release = ts_op_close_plain,
     .kernels = {[TS_FORWARD] = {"cuda forward", NULL, ts_op_forward_accesses, enqueue_forward},
                 [TS_BACKWARD_DATA] = {"cuda backward data", NULL, ts_op_backward_data_accesses,
                                       enqueue_backward_data},

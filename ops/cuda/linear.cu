@@ -37,14 +37,9 @@ static ts_status handle_for(const ts_op_run *r, void *cuda_stream, cublasHandle_
     return check(cublasSetWorkspace(handle, r->args.scratch, WORKSPACE), "cublasSetWorkspace");
 }
 
-static bool is_flat(ts_layout layout, ts_shape s)
-{
-    return layout == TS_NCHW || (layout == TS_NHWC && s.h == 1 && s.w == 1);
-}
-
 static const char *linear_refuses(const ts_op_desc *d)
 {
-    return is_flat(d->in_layout, d->in) && is_flat(d->layout, d->out)
+    return ts_layout_is_flat(d->in_layout, d->in) && ts_layout_is_flat(d->layout, d->out)
                ? NULL
                : "a linear layer is served on flat rows";
 }

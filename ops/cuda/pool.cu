@@ -6,10 +6,6 @@
 
 enum { THREADS = 256 };
 
-typedef struct window {
-    int from, to;
-} window;
-
 typedef struct pool {
     ts_op_desc d;
     const void *x, *dy, *dy2;
@@ -17,21 +13,6 @@ typedef struct pool {
     int32_t *place; /* [out] the input pixel of each maximum, by element of y in n, h, w, c order */
     bool bf16, max;
 } pool;
-
-__device__ static window input_window(const ts_op_desc &d, int out, int in)
-{
-    int kernel = d.kernel ? d.kernel : in, stride = d.kernel ? d.stride : in;
-    int from = out * stride - d.padding, to = from + kernel;
-    return {from < 0 ? 0 : from, to > in ? in : to};
-}
-
-/* Which outputs' windows hold input `at`. */
-__device__ static window output_window(const ts_op_desc &d, int at, int in, int out)
-{
-    int kernel = d.kernel ? d.kernel : in, stride = d.kernel ? d.stride : in;
-    int first = at + d.padding - kernel + stride, to = (at + d.padding) / stride + 1;
-    return {first < 0 ? 0 : first / stride, to > out ? out : to};
-}
 
 typedef struct place {
     int n, h, w, c;
@@ -50,14 +31,15 @@ __device__ static place place_of(ts_shape s, size_t i)
     return p;
 }
 
-__global__ static void __launch_bounds__(THREADS) forward(pool k)
+__global__ static void __launch_bounds__(THREADS) forward(const __grid_constant__ pool k)
 {
     const ts_op_desc &d = k.d;
     const size_t all = (size_t)d.out.n * (size_t)d.out.h * (size_t)d.out.w * (size_t)d.out.c;
     for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < all;
          i += (size_t)gridDim.x * THREADS) {
         place p = place_of(d.out, i);
-        window rows = input_window(d, p.h, d.in.h), columns = input_window(d, p.w, d.in.w);
+        ts_window rows = ts_input_window(&d, p.h, d.in.h),
+                  columns = ts_input_window(&d, p.w, d.in.w);
         float most = -INFINITY, sum = 0;
         int best = rows.from * d.in.w + columns.from;
         for (int h = rows.from; h < rows.to; h++)
@@ -69,24 +51,26 @@ __global__ static void __launch_bounds__(THREADS) forward(pool k)
                     best = h * d.in.w + w;
                 }
             }
-        float share = 1.0f / (float)((rows.to - rows.from) * (columns.to - columns.from));
+        float share = ts_pool_share(&d, p.h, p.w);
         ts_store(k.y, ts_layout_at(d.layout, d.out, p.n, p.c, p.h, p.w), k.max ? most : sum * share,
                  k.bf16);
         if (k.max && d.training) k.place[i] = best;
     }
 }
 
-__global__ static void __launch_bounds__(THREADS) backward(pool k)
+__global__ static void __launch_bounds__(THREADS) backward(const __grid_constant__ pool k)
 {
     const ts_op_desc &d = k.d;
     const size_t all = (size_t)d.in.n * (size_t)d.in.h * (size_t)d.in.w * (size_t)d.in.c;
     for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < all;
          i += (size_t)gridDim.x * THREADS) {
         place p = place_of(d.in, i);
-        window rows = output_window(d, p.h, d.in.h, d.out.h);
-        window columns = output_window(d, p.w, d.in.w, d.out.w);
+        ts_window rows = ts_output_window(&d, p.h, d.in.h, d.out.h);
+        ts_window columns = ts_output_window(&d, p.w, d.in.w, d.out.w);
         float sum = 0;
+#pragma unroll 1 /* unrolled it spills */
         for (int h = rows.from; h < rows.to; h++)
+#pragma unroll 1
             for (int w = columns.from; w < columns.to; w++) {
                 size_t at = ts_layout_at(d.layout, d.out, p.n, p.c, h, w);
                 float g = ts_load(k.dy, at, k.bf16);
@@ -95,8 +79,7 @@ __global__ static void __launch_bounds__(THREADS) backward(pool k)
                     size_t o = ts_layout_at(TS_NHWC, d.out, p.n, p.c, h, w);
                     sum += k.place[o] == p.h * d.in.w + p.w ? g : 0;
                 } else {
-                    window a = input_window(d, h, d.in.h), b = input_window(d, w, d.in.w);
-                    sum += g * (1.0f / (float)((a.to - a.from) * (b.to - b.from)));
+                    sum += g * ts_pool_share(&d, h, w);
                 }
             }
         ts_store(k.dx, ts_layout_at(d.in_layout, d.in, p.n, p.c, p.h, p.w), sum, k.bf16);

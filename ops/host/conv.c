@@ -372,19 +372,6 @@ static void *weights_of(const pass *p, const ts_op_args *a)
     return p->packs ? (char *)a->packed + p->packed_at : (void *)(uintptr_t)a->weight;
 }
 
-/* Both ways between bf16 and fp32, one of `wide` and `narrow` being written. */
-static void widen(float *wide, const uint16_t *narrow, size_t n)
-{
-#pragma omp parallel for simd schedule(static)
-    for (size_t i = 0; i < n; i++) wide[i] = ts_bf16_to_float(narrow[i]);
-}
-
-static void narrow(uint16_t *narrow, const float *wide, size_t n)
-{
-#pragma omp parallel for simd schedule(static)
-    for (size_t i = 0; i < n; i++) narrow[i] = ts_bf16_from_float(wide[i]);
-}
-
 static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void *src,
                          void *weights, void *dst, const int arg_of[3])
 {
@@ -393,7 +380,7 @@ static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void
     int from = p == &c->passes[TS_CONV_DATA]; /* backward data goes from dst to src */
     void *ends[2] = {src, dst};
     for (int i = 0; p->widens && i < 2; i++) ends[i] = (char *)a->scratch + p->wide_at[i];
-    if (p->widens) widen(ends[from], from ? dst : src, n[from]);
+    if (p->widens) ts_host_widen(ends[from], from ? dst : src, n[from]);
     dnnl_memory_set_data_handle(p->src, ends[0]);
     dnnl_memory_set_data_handle(p->weights, weights);
     dnnl_memory_set_data_handle(p->dst, ends[1]);
@@ -403,7 +390,7 @@ static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void
                               {arg_of[2], p->dst},
                               {DNNL_ARG_SCRATCHPAD, p->scratch}};
     TS_TRY(ts_dnnl_check(dnnl_primitive_execute(p->primitive, c->stream, 4, args), "convolution"));
-    if (p->widens) narrow(from ? src : dst, ends[!from], n[!from]);
+    if (p->widens) ts_host_narrow(from ? src : dst, ends[!from], n[!from]);
     return TS_OK;
 }
 

@@ -2,8 +2,17 @@
  * gradients in one pass) and what is too small to plan (pooling, linear, loss, dropout). */
 #include "ops/host/host_op.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+void ts_host_widen(float *to, const uint16_t *from, size_t n)
+{
+#pragma omp parallel for simd schedule(static)
+    for (size_t i = 0; i < n; i++) to[i] = ts_bf16_to_float(from[i]);
+}
+
+void ts_host_narrow(uint16_t *to, const float *from, size_t n)
+{
+#pragma omp parallel for simd schedule(static)
+    for (size_t i = 0; i < n; i++) to[i] = ts_bf16_from_float(from[i]);
+}
 
 static const ts_host_kind *kind_of(const ts_op_desc *desc)
 {
@@ -57,28 +66,16 @@ static bool host_serves(const ts_device *device, const ts_op_desc *desc, const c
 static ts_status host_plan(ts_device *device, const ts_op_desc *desc, ts_op **op_p)
 {
     (void)device;
-    ts_op *op = calloc(1, sizeof *op);
-    TS_NEED(op, TS_ENOMEM, "no memory for an op");
-    op->ops = &ts_op_host;
-    op->desc = *desc;
-    op->weight_n = ts_op_plain_weight_count(desc);
-    op->bias_n = ts_op_plain_bias_count(desc);
-    snprintf(op->weight_order, sizeof op->weight_order, "plain");
-    kind_of(desc)->size(op);
-    *op_p = op;
+    TS_TRY(ts_op_open_plain(&ts_op_host, desc, op_p));
+    kind_of(desc)->size(*op_p);
     return TS_OK;
-}
-
-static void host_release(ts_op *op)
-{
-    free(op);
 }
 
 const ts_op_ops ts_op_host = {
     .name = "host",
     .serves = host_serves,
     .plan = host_plan,
-    .release = host_release,
+    .release = ts_op_close_plain,
     .kernels = {[TS_FORWARD] = {.name = "host forward",
                                 .run = run_forward,
                                 .accesses = ts_op_forward_accesses},

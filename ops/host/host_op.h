@@ -29,6 +29,10 @@ static inline void ts_host_store(void *to, size_t i, float x, bool bf16)
         ((float *)to)[i] = x;
 }
 
+/* Whole vectors between bf16 and fp32, over the cores. */
+void ts_host_widen(float *to, const uint16_t *from, size_t n);
+void ts_host_narrow(uint16_t *to, const float *from, size_t n);
+
 #define TS_INLINE static inline __attribute__((always_inline))
 
 #endif

@@ -5,15 +5,9 @@
 #include "ops/host/dnnl.h"
 #include "ops/host/host_op.h"
 
-/* One flat row a picture: pixels are in channel, row, column order. */
-static bool is_flat(ts_layout layout, ts_shape s)
-{
-    return layout == TS_NCHW || (layout == TS_NHWC && s.h == 1 && s.w == 1);
-}
-
 static bool linear_serves(const ts_op_desc *d)
 {
-    return is_flat(d->in_layout, d->in) && is_flat(d->layout, d->out);
+    return ts_layout_is_flat(d->in_layout, d->in) && ts_layout_is_flat(d->layout, d->out);
 }
 
 typedef struct sizes {
@@ -35,8 +29,7 @@ static void linear_size(ts_op *op)
 static const float *widen(const void *from, dnnl_dim_t n, ts_type type, float *scratch)
 {
     if (type == TS_F32) return from;
-#pragma omp parallel for simd
-    for (dnnl_dim_t i = 0; i < n; i++) scratch[i] = ts_bf16_to_float(((const uint16_t *)from)[i]);
+    ts_host_widen(scratch, from, (size_t)n);
     return scratch;
 }
 
@@ -86,10 +79,7 @@ static ts_status linear_backward_data(const ts_op_run *r)
     TS_TRY(ts_dnnl_check(
         dnnl_sgemm('N', 'N', s.n, s.in, s.out, 1, g, s.out, r->args.weight, s.in, 0, dx, s.in),
         "sgemm"));
-    if (d->type == TS_F32) return TS_OK;
-#pragma omp parallel for simd
-    for (dnnl_dim_t i = 0; i < s.n * s.in; i++)
-        ((uint16_t *)r->args.dx)[i] = ts_bf16_from_float(dx[i]);
+    if (d->type == TS_BF16) ts_host_narrow(r->args.dx, dx, (size_t)(s.n * s.in));
     return TS_OK;
 }
 

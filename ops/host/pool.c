@@ -47,35 +47,12 @@ static void pool_size(ts_op *op)
         op->saved_bytes = ts_shape_count(op->desc.out) * sizeof(int32_t);
 }
 
-typedef struct window {
-    int from, to;
-} window;
-
-static window input_window(const ts_op_desc *d, int out, int in)
-{
-    int kernel = d->kernel ? d->kernel : in, stride = d->kernel ? d->stride : in;
-    window w = {out * stride - d->padding, out * stride - d->padding + kernel};
-    if (w.from < 0) w.from = 0;
-    if (w.to > in) w.to = in;
-    return w;
-}
-
-/* Which outputs' windows hold input `at`. */
-static window output_window(const ts_op_desc *d, int at, int in, int out)
-{
-    int kernel = d->kernel ? d->kernel : in, stride = d->kernel ? d->stride : in;
-    int first = at + d->padding - kernel + stride; /* smallest o with o stride > at + p - k */
-    window w = {first < 0 ? 0 : first / stride, (at + d->padding) / stride + 1};
-    if (w.to > out) w.to = out;
-    return w;
-}
-
 TS_INLINE void forward_channels(const ts_op_run *r, const map *x, const map *y, int n, int h, int w,
                                 bool bf16, bool max)
 {
     const ts_op_desc *d = &r->op->desc;
-    window rows = input_window(d, h, d->in.h), columns = input_window(d, w, d->in.w);
-    float share = 1.0f / (float)((rows.to - rows.from) * (columns.to - columns.from));
+    ts_window rows = ts_input_window(d, h, d->in.h), columns = ts_input_window(d, w, d->in.w);
+    float share = ts_pool_share(d, h, w);
     int32_t *place = r->args.saved;
     for (int c = 0; c < d->in.c; c++) {
         size_t from = channel_at(x, n, c);
@@ -116,21 +93,14 @@ static ts_status pool_forward(const ts_op_run *r)
     return TS_OK;
 }
 
-/* The share of output (i, j) that each input of its window gets. */
-static float share_at(const ts_op_desc *d, int i, int j)
-{
-    window a = input_window(d, i, d->in.h), b = input_window(d, j, d->in.w);
-    return 1.0f / (float)((a.to - a.from) * (b.to - b.from));
-}
-
 TS_INLINE void backward_channels(const ts_op_run *r, const map *dx, const map *dy, int n, int h,
                                  int w, bool bf16, bool max)
 {
     const ts_op_desc *d = &r->op->desc;
-    window rows = output_window(d, h, d->in.h, d->out.h);
-    window columns = output_window(d, w, d->in.w, d->out.w);
+    ts_window rows = ts_output_window(d, h, d->in.h, d->out.h);
+    ts_window columns = ts_output_window(d, w, d->in.w, d->out.w);
     const int32_t *place = r->args.saved;
-    float all = share_at(d, 0, 0); /* what global pooling shares */
+    float all = ts_pool_share(d, 0, 0); /* what global pooling shares */
     for (int c = 0; c < d->in.c; c++) {
         size_t from = channel_at(dy, n, c);
         float sum = 0;
@@ -142,7 +112,7 @@ TS_INLINE void backward_channels(const ts_op_run *r, const map *dx, const map *d
                 if (max)
                     sum += place[place_at(d, n, c, i, j)] == h * d->in.w + w ? g : 0;
                 else
-                    sum += g * (d->kernel ? share_at(d, i, j) : all);
+                    sum += g * (d->kernel ? ts_pool_share(d, i, j) : all);
             }
         ts_host_store(r->args.dx,
                       channel_at(dx, n, c) + (size_t)h * dx->row + (size_t)w * dx->column, sum,

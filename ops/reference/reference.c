@@ -502,31 +502,19 @@ static ts_status reference_plan(ts_device *device, const ts_op_desc *desc, ts_op
 {
     (void)device;
     _Static_assert(sizeof(ts_op_run) <= TS_KERNEL_ARGS_MAX, "an op's arguments fit a kernel's");
-    ts_op *op = calloc(1, sizeof *op);
-    TS_NEED(op, TS_ENOMEM, "no memory for an op");
-    op->ops = &ts_op_reference;
-    op->desc = *desc;
-    op->weight_n = ts_op_plain_weight_count(desc);
-    op->bias_n = ts_op_plain_bias_count(desc);
+    TS_TRY(ts_op_open_plain(&ts_op_reference, desc, op_p));
     if (desc->kind == TS_OP_BATCH_NORM && desc->training)
-        op->saved_bytes = 2 * (size_t)desc->in.c * sizeof(float);
+        (*op_p)->saved_bytes = 2 * (size_t)desc->in.c * sizeof(float);
     if (desc->kind == TS_OP_MAX_POOL && desc->training)
-        op->saved_bytes = ts_shape_count(desc->out) * sizeof(int32_t);
-    snprintf(op->weight_order, sizeof op->weight_order, "plain");
-    *op_p = op;
+        (*op_p)->saved_bytes = ts_shape_count(desc->out) * sizeof(int32_t);
     return TS_OK;
-}
-
-static void reference_release(ts_op *op)
-{
-    free(op);
 }
 
 const ts_op_ops ts_op_reference = {
     .name = "reference",
     .serves = reference_serves,
     .plan = reference_plan,
-    .release = reference_release,
+    .release = ts_op_close_plain,
     .kernels = {[TS_FORWARD] = {.name = "reference forward",
                                 .run = run_forward,
                                 .accesses = ts_op_forward_accesses},

@@ -2,7 +2,6 @@
  * pass. A byte's normalised value comes from a table of 256 for each channel. */
 #include <string.h>
 
-#include "runtime/data/augment_element.h"
 #include "runtime/data/batch_job.h"
 
 typedef struct tables {
@@ -68,18 +67,10 @@ static ts_status batch_run(const void *args)
                ts_layout_count(j->batch.layout, j->batch.shape) * ts_type_bytes(j->batch.type));
 #pragma omp parallel for
     for (int n = 0; n < j->batch.shape.n; n++) {
-        int64_t sample = j->first + n;
-        ts_augmentation a = {0, 0, 0};
-        if (j->control) {
-            const ts_control *c = j->control;
-            sample = ts_sample_at(c->seed, c->epoch, c->position + n, j->pool, j->rank, j->size,
-                                  j->batch.shape.n, j->samples != NULL, j->augment.shuffle);
-            if (j->samples) sample = j->samples[sample];
-            a = ts_augmentation_of(c->seed, c->epoch, sample, j->augment.crop, j->augment.flip);
-        }
-        bool real = sample < j->split.n;
-        j->batch.labels[n] = real ? j->split.labels[sample] : -1;
-        write_picture(j, &t, n, real ? sample : 0, a);
+        ts_augmentation a;
+        int64_t sample = ts_batch_sample(j, n, &a);
+        j->batch.labels[n] = sample < 0 ? -1 : j->split.labels[sample];
+        write_picture(j, &t, n, sample < 0 ? 0 : sample, a);
     }
     return TS_OK;
 }

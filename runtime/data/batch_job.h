@@ -2,6 +2,7 @@
 #ifndef TS_DATA_BATCH_JOB_H
 #define TS_DATA_BATCH_JOB_H
 
+#include "runtime/data/augment_element.h"
 #include "runtime/data/data.h"
 
 enum { TS_CHANNELS = 3 };
@@ -18,6 +19,23 @@ typedef struct ts_batch_job {
     const int32_t *samples;
     int rank, size;
 } ts_batch_job;
+
+/* The sample that is picture n of the batch, -1 past the end of the split, and its augmentation. */
+TS_HD int64_t ts_batch_sample(const ts_batch_job *j, int n, ts_augmentation *augmentation_p)
+{
+    ts_augmentation none = {0, 0, 0};
+    int64_t sample = j->first + n;
+    *augmentation_p = none;
+    if (j->control) {
+        const ts_control *c = j->control;
+        sample = ts_sample_at(c->seed, c->epoch, c->position + n, j->pool, j->rank, j->size,
+                              j->batch.shape.n, j->samples != NULL, j->augment.shuffle);
+        if (j->samples) sample = j->samples[sample];
+        *augmentation_p =
+            ts_augmentation_of(c->seed, c->epoch, sample, j->augment.crop, j->augment.flip);
+    }
+    return sample < j->split.n ? sample : -1;
+}
 
 #ifdef __cplusplus
 extern "C"
