@@ -18,10 +18,10 @@ static bool is_pixels(ts_shape s)
     return s.h > 1 || s.w > 1;
 }
 
-static bool feeds_linear(const ts_builder *b, int node)
+static bool feeds(const ts_builder *b, int node, ts_op_kind kind)
 {
     for (int i = node + 1; i < b->n; i++)
-        if (b->nodes[i].from == node && b->nodes[i].desc.kind == TS_OP_LINEAR) return true;
+        if (b->nodes[i].from == node && b->nodes[i].desc.kind == kind) return true;
     return false;
 }
 
@@ -43,9 +43,13 @@ static void set_layouts(ts_model *m)
     for (int i = 0; i < b->n; i++) {
         ts_op_desc *d = &b->nodes[i].desc;
         d->type = d->out_type = m->options.type;
-        bool plain = !is_pixels(d->out) || feeds_linear(b, i);
+        d->tf32 = m->options.tf32;
+        bool plain = !is_pixels(d->out) || feeds(b, i, TS_OP_LINEAR);
         d->layout = plain || i == 0 ? TS_NCHW : inner;
-        if (i == 0) continue;
+        if (i == 0) {
+            if (!plain && feeds(b, 0, TS_OP_CONV)) d->layout = ts_op_picture_layout(m->device);
+            continue;
+        }
         d->in_layout = b->nodes[b->nodes[i].from].desc.layout;
         d->needs_dx = b->nodes[i].from > 0;
         d->two_readers = count_readers(b, i) == 2;
@@ -88,6 +92,7 @@ static ts_status plan_ops(ts_model *m)
     TS_NEED(m->ops, TS_ENOMEM, "no memory for %d ops", m->builder.n);
     for (int i = 1; i < m->builder.n; i++) {
         ts_op_desc d = ts_model_desc(m, i, NOMINAL_BATCH, true);
+        d.nominal = true;
         TS_TRY(ts_op_plan(m->device, &d, m->options.ops, &m->ops[i]));
         m->reads_shadow |= m->ops[i]->reads_shadow;
     }

@@ -70,6 +70,7 @@ typedef struct ts_model_options {
     ts_shape input; /* n is ignored; c, h, w of a picture */
     int classes;
     ts_type type;        /* of activations: TS_F32, TS_BF16 */
+    bool tf32;           /* TS_F32 on CUDA: products may round their factors to tf32 */
     const char *ops;     /* restrict to this op backend, NULL: best first */
     size_t bucket_bytes; /* a bucket is closed when it holds this much */
     bool decay_all;      /* weight decay also on batch norm and biases, as PyTorch's default */

@@ -8,10 +8,11 @@
 TS_HD size_t ts_layout_at(ts_layout layout, ts_shape s, int n, int c, int h, int w)
 {
     size_t rows = (size_t)s.h, columns = (size_t)s.w;
-    if (layout == TS_NHWC)
-        return (((size_t)n * rows + (size_t)h) * columns + (size_t)w) * (size_t)s.c + (size_t)c;
-    int block = layout == TS_NCHW8C ? 8 : layout == TS_NCHW16C ? 16 : 1;
+    int block = ts_layout_block(layout);
     size_t blocks = (size_t)((s.c + block - 1) / block);
+    if (layout == TS_NHWC || layout == TS_NHWC8)
+        return (((size_t)n * rows + (size_t)h) * columns + (size_t)w) * blocks * (size_t)block +
+               (size_t)c;
     size_t at = ((size_t)n * blocks + (size_t)(c / block)) * rows + (size_t)h;
     return (at * columns + (size_t)w) * (size_t)block + (size_t)(c % block);
 }

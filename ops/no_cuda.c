@@ -10,3 +10,4 @@ static bool refuse(const ts_device *device, const ts_op_desc *desc, const char *
 }
 
 const ts_op_ops ts_op_cuda = {.name = "cuda", .serves = refuse};
+const ts_op_ops ts_op_cudnn = {.name = "cudnn", .serves = refuse};

@@ -6,8 +6,8 @@
 
 #include "runtime/base/option.h"
 
-const ts_op_ops *const ts_op_backends[] = {&ts_op_cuda, &ts_op_onednn, &ts_op_host,
-                                           &ts_op_reference, NULL};
+const ts_op_ops *const ts_op_backends[] = {&ts_op_cuda, &ts_op_cudnn,     &ts_op_onednn,
+                                           &ts_op_host, &ts_op_reference, NULL};
 
 static const char *const kinds[] = {
     [TS_OP_CONV] = "conv",

@@ -7,6 +7,7 @@
 #ifndef TS_OPS_OP_H
 #define TS_OPS_OP_H
 
+#include "runtime/base/random.h"
 #include "runtime/device/control.h"
 #include "runtime/device/device.h"
 
@@ -20,11 +21,12 @@ typedef enum ts_op_kind {
     TS_OP_CROSS_ENTROPY /* softmax cross-entropy with label smoothing, mean over the batch */
 } ts_op_kind;
 
-/* How an activation lies in memory. Blocked: [n][c/B][h][w][B], channels padded to B. */
-typedef enum ts_layout { TS_NCHW, TS_NHWC, TS_NCHW8C, TS_NCHW16C } ts_layout;
-static inline int ts_layout_block(ts_layout layout)
+/* How an activation lies in memory. Blocked: [n][c/B][h][w][B], channels padded to B; TS_NHWC8 is
+ * NHWC with channels padded to 8. Padding holds zeros. */
+typedef enum ts_layout { TS_NCHW, TS_NHWC, TS_NHWC8, TS_NCHW8C, TS_NCHW16C } ts_layout;
+TS_HD int ts_layout_block(ts_layout layout)
 {
-    return layout == TS_NCHW8C ? 8 : layout == TS_NCHW16C ? 16 : 1;
+    return layout == TS_NCHW8C || layout == TS_NHWC8 ? 8 : layout == TS_NCHW16C ? 16 : 1;
 }
 /* One flat row a picture, in channel, row, column order? */
 static inline bool ts_layout_is_flat(ts_layout layout, ts_shape s)
@@ -49,6 +51,8 @@ typedef struct ts_op_desc {
     bool add;                /* batch norm: a residual is added before the ReLU */
     bool relu;               /* batch norm, linear */
     bool needs_dx;           /* false where nothing before it learns */
+    bool tf32;               /* fp32 products may round their factors to tf32, where it helps */
+    bool nominal;            /* planned only for its orders and sizes; never run */
     bool two_readers;        /* y's gradient comes in two parts, which the op adds */
     bool training;           /* false: forward only, batch norm by its running statistics */
     float epsilon, momentum; /* batch norm: 1e-5, 0.1 (share of the new batch) */
@@ -128,7 +132,7 @@ struct ts_op {
 
 /* NULL-terminated, best first. */
 extern const ts_op_ops *const ts_op_backends[];
-extern const ts_op_ops ts_op_reference, ts_op_onednn, ts_op_host, ts_op_cuda;
+extern const ts_op_ops ts_op_reference, ts_op_onednn, ts_op_host, ts_op_cuda, ts_op_cudnn;
 
 /* Plan by the first backend that serves; `only` (a backend's name, or NULL) restricts. */
 ts_status ts_op_plan(ts_device *device, const ts_op_desc *desc, const char *only, ts_op **op_p);
@@ -139,6 +143,8 @@ ts_status ts_op_open_plain(const ts_op_ops *ops, const ts_op_desc *desc, ts_op *
 void ts_op_close_plain(ts_op *op);
 /* The layout that convolutions of this type run best in on this device: one for a whole net. */
 ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only);
+/* The layout that a convolution reads the pictures of a data set in, with their few channels. */
+ts_layout ts_op_picture_layout(const ts_device *device);
 
 /* Is bf16 faster than fp32 on this device? */
 bool ts_op_prefers_bf16(const ts_device *device);

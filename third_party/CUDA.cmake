@@ -60,7 +60,12 @@ endif()
 enable_language(CUDA)
 set(TWINSTREAM_CUDA ON)
 target_include_directories(ts_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${cuDNN_INCLUDE} ${NCCL_INCLUDE})
-target_link_libraries(ts_cuda INTERFACE CUDA::cudart_static CUDA::cublas)
+target_link_libraries(ts_cuda INTERFACE CUDA::cudart_static ${CMAKE_DL_LIBS})
+# cuBLAS, cuDNN and NCCL are opened when they are first needed (runtime/device/cuda/library.h).
+get_target_property(cuBLAS_LIBRARY CUDA::cublas IMPORTED_LOCATION)
+target_compile_definitions(ts_cuda INTERFACE TS_CUBLAS_LIBRARY="${cuBLAS_LIBRARY}"
+    TS_CUBLAS_SO="libcublas.so.${CUDAToolkit_VERSION_MAJOR}"
+    TS_CUDNN_LIBRARY="${cuDNN_LIBRARY}" TS_NCCL_LIBRARY="${NCCL_LIBRARY}")
 # Contraction off, as on the host: the same bits on both. -Xptxas warnings are errors too.
 target_compile_options(ts_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++17 -fmad=false
     "SHELL:-Xcompiler -Wall,-Wextra" "SHELL:-Xptxas -warn-spills,-warn-lmem-usage"

@@ -1,13 +1,12 @@
 /* linear.cu - linear layers on CUDA: products by cuBLAS, bias and ReLU by a kernel.
  *
  * Weights are PyTorch's [out][in]; bf16 products take the bf16 copy of the weight and accumulate
- * in fp32. cuBLAS counts in columns, so each product below is written transposed. */
-#include <cublas_v2.h>
-
+ * in fp32. */
+#include "ops/cuda/cublas.h"
 #include "ops/cuda/cuda_op.h"
 #include "ops/cuda/element.cuh"
 
-enum { THREADS = 256, WORKSPACE = 32 << 20 /* what cuBLAS asks for on Hopper; part of scratch */ };
+enum { THREADS = 256 };
 
 typedef struct sizes {
     int n, in, out;
@@ -17,24 +16,6 @@ static sizes sizes_of(const ts_op_desc *d)
 {
     sizes s = {d->in.n, d->in.c * d->in.h * d->in.w, d->out.c};
     return s;
-}
-
-static ts_status check(cublasStatus_t status, const char *what)
-{
-    TS_NEED(status == CUBLAS_STATUS_SUCCESS, TS_EDEVICE, "cuBLAS: %s: %s", what,
-            cublasGetStatusString(status));
-    return TS_OK;
-}
-
-/* One handle for the process; a fixed workspace, so that nothing is allocated in a captured step.
- */
-static ts_status handle_for(const ts_op_run *r, void *cuda_stream, cublasHandle_t *handle_p)
-{
-    static cublasHandle_t handle;
-    if (!handle) TS_TRY(check(cublasCreate(&handle), "cublasCreate"));
-    TS_TRY(check(cublasSetStream(handle, (cudaStream_t)cuda_stream), "cublasSetStream"));
-    *handle_p = handle;
-    return check(cublasSetWorkspace(handle, r->args.scratch, WORKSPACE), "cublasSetWorkspace");
 }
 
 static const char *linear_refuses(const ts_op_desc *d)
@@ -48,17 +29,12 @@ static const char *linear_refuses(const ts_op_desc *d)
 static void linear_size(ts_op *op)
 {
     sizes s = sizes_of(&op->desc);
-    op->scratch_bytes = WORKSPACE + (size_t)s.n * (size_t)s.out * sizeof(float);
+    op->scratch_bytes = TS_CUBLAS_WORKSPACE + (size_t)s.n * (size_t)s.out * sizeof(float);
 }
 
 static void *behind_workspace(const ts_op_run *r)
 {
-    return (char *)r->args.scratch + WORKSPACE;
-}
-
-static cudaDataType_t data_type(ts_type type)
-{
-    return type == TS_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return (char *)r->args.scratch + TS_CUBLAS_WORKSPACE;
 }
 
 static const void *weight_of(const ts_op_run *r)
@@ -123,20 +99,26 @@ static ts_status launch_mask(const ts_op_run *r, sizes s, void *cuda_stream)
     return TS_CUDA_LAUNCHED("linear gradient");
 }
 
+/* A product of the op's types; the caller sets the factors. */
+static ts_product product_of(const ts_op_run *r)
+{
+    ts_product p = {};
+    p.type = p.to_type = r->op->desc.type;
+    p.tf32 = r->op->desc.tf32;
+    p.workspace = r->args.scratch;
+    return p;
+}
+
 static ts_status linear_forward(const ts_op_run *r, void *cuda_stream)
 {
-    const float one = 1, zero = 0;
     const ts_op_desc *d = &r->op->desc;
     sizes s = sizes_of(d);
-    cublasHandle_t handle;
-    cudaDataType_t type = data_type(d->type);
     float *product = (float *)behind_workspace(r);
-    TS_TRY(handle_for(r, cuda_stream, &handle));
-    /* product [n][out] = x [n][in] w [out][in]^T */
-    TS_TRY(check(cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, s.out, s.n, s.in, &one,
-                              weight_of(r), type, s.in, r->args.x, type, s.in, &zero, product,
-                              CUDA_R_32F, s.out, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-                 "forward product"));
+    ts_product p = product_of(r); /* x [n][in] w [out][in]^T */
+    p.rows = s.n, p.columns = s.out, p.inner = s.in;
+    p.a = r->args.x, p.b = weight_of(r), p.b_transposed = true;
+    p.to = product, p.to_type = TS_F32;
+    TS_TRY(ts_cublas_product(&p, cuda_stream));
     size_t n = (size_t)s.n * (size_t)s.out;
     add_bias<<<ts_cuda_blocks(n, THREADS), THREADS, 0, (cudaStream_t)cuda_stream>>>(
         product, r->args.bias, r->args.y, n, s.out, d->relu, d->out_type == TS_BF16);
@@ -145,36 +127,27 @@ static ts_status linear_forward(const ts_op_run *r, void *cuda_stream)
 
 static ts_status linear_backward_data(const ts_op_run *r, void *cuda_stream)
 {
-    const float one = 1, zero = 0;
     sizes s = sizes_of(&r->op->desc);
-    cublasHandle_t handle;
-    cudaDataType_t type = data_type(r->op->desc.type);
     TS_TRY(launch_mask(r, s, cuda_stream));
-    TS_TRY(handle_for(r, cuda_stream, &handle));
-    /* dx [n][in] = g [n][out] w [out][in] */
-    return check(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, s.in, s.n, s.out, &one,
-                              weight_of(r), type, s.in, behind_workspace(r), type, s.out, &zero,
-                              r->args.dx, type, s.in, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-                 "backward data product");
+    ts_product p = product_of(r); /* g [n][out] w [out][in] */
+    p.rows = s.n, p.columns = s.in, p.inner = s.out;
+    p.a = behind_workspace(r), p.b = weight_of(r), p.to = r->args.dx;
+    return ts_cublas_product(&p, cuda_stream);
 }
 
 static ts_status linear_backward_weights(const ts_op_run *r, void *cuda_stream)
 {
-    const float one = 1, zero = 0;
     sizes s = sizes_of(&r->op->desc);
-    cublasHandle_t handle;
-    cudaDataType_t type = data_type(r->op->desc.type);
     TS_TRY(launch_mask(r, s, cuda_stream));
     sum_columns<<<(unsigned)((s.out + THREADS - 1) / THREADS), THREADS, 0,
                   (cudaStream_t)cuda_stream>>>(behind_workspace(r), r->args.dbias, s.n, s.out,
                                                r->op->desc.type == TS_BF16);
     TS_TRY(TS_CUDA_LAUNCHED("bias gradient"));
-    TS_TRY(handle_for(r, cuda_stream, &handle));
-    /* dw [out][in] = g [n][out]^T x [n][in] */
-    return check(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_T, s.in, s.out, s.n, &one, r->args.x,
-                              type, s.in, behind_workspace(r), type, s.out, &zero, r->args.dweight,
-                              CUDA_R_32F, s.in, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-                 "backward weights product");
+    ts_product p = product_of(r); /* g [n][out]^T x [n][in] */
+    p.rows = s.out, p.columns = s.in, p.inner = s.n;
+    p.a = behind_workspace(r), p.a_transposed = true, p.b = r->args.x;
+    p.to = r->args.dweight, p.to_type = TS_F32;
+    return ts_cublas_product(&p, cuda_stream);
 }
 
 const ts_cuda_kind ts_cuda_linear = {linear_refuses, linear_size, linear_forward,

@@ -6,8 +6,14 @@
 
 enum { THREADS = 256 };
 
+/* Elements from one picture, row, column, channel to the next. */
+typedef struct strides {
+    size_t n, h, w, c;
+} strides;
+
 typedef struct pool {
     ts_op_desc d;
+    strides in, out;
     const void *x, *dy, *dy2;
     void *y, *dx;
     int32_t *place; /* [out] the input pixel of each maximum, by element of y in n, h, w, c order */
@@ -17,6 +23,18 @@ typedef struct pool {
 typedef struct place {
     int n, h, w, c;
 } place;
+
+static strides strides_of(ts_layout layout, ts_shape s)
+{
+    size_t c = (size_t)s.c, h = (size_t)s.h, w = (size_t)s.w;
+    strides last = {h * w * c, w * c, c, 1}, first = {c * h * w, w, 1, h * w};
+    return layout == TS_NHWC ? last : first;
+}
+
+__device__ static size_t at(const strides &s, int n, int h, int w, int c)
+{
+    return (size_t)n * s.n + (size_t)h * s.h + (size_t)w * s.w + (size_t)c * s.c;
+}
 
 /* The i-th element in n, h, w, c order. */
 __device__ static place place_of(ts_shape s, size_t i)
@@ -44,7 +62,7 @@ __global__ static void __launch_bounds__(THREADS) forward(const __grid_constant_
         int best = rows.from * d.in.w + columns.from;
         for (int h = rows.from; h < rows.to; h++)
             for (int w = columns.from; w < columns.to; w++) {
-                float v = ts_load(k.x, ts_layout_at(d.in_layout, d.in, p.n, p.c, h, w), k.bf16);
+                float v = ts_load(k.x, at(k.in, p.n, h, w, p.c), k.bf16);
                 sum += v;
                 if (v > most) {
                     most = v;
@@ -52,8 +70,7 @@ __global__ static void __launch_bounds__(THREADS) forward(const __grid_constant_
                 }
             }
         float share = ts_pool_share(&d, p.h, p.w);
-        ts_store(k.y, ts_layout_at(d.layout, d.out, p.n, p.c, p.h, p.w), k.max ? most : sum * share,
-                 k.bf16);
+        ts_store(k.y, at(k.out, p.n, p.h, p.w, p.c), k.max ? most : sum * share, k.bf16);
         if (k.max && d.training) k.place[i] = best;
     }
 }
@@ -68,21 +85,19 @@ __global__ static void __launch_bounds__(THREADS) backward(const __grid_constant
         ts_window rows = ts_output_window(&d, p.h, d.in.h, d.out.h);
         ts_window columns = ts_output_window(&d, p.w, d.in.w, d.out.w);
         float sum = 0;
-#pragma unroll 1 /* unrolled it spills */
         for (int h = rows.from; h < rows.to; h++)
-#pragma unroll 1
             for (int w = columns.from; w < columns.to; w++) {
-                size_t at = ts_layout_at(d.layout, d.out, p.n, p.c, h, w);
-                float g = ts_load(k.dy, at, k.bf16);
-                if (k.dy2) g += ts_load(k.dy2, at, k.bf16);
+                size_t from = at(k.out, p.n, h, w, p.c);
+                float g = ts_load(k.dy, from, k.bf16);
+                if (k.dy2) g += ts_load(k.dy2, from, k.bf16);
                 if (k.max) {
-                    size_t o = ts_layout_at(TS_NHWC, d.out, p.n, p.c, h, w);
+                    size_t o = (((size_t)p.n * d.out.h + h) * d.out.w + w) * d.out.c + p.c;
                     sum += k.place[o] == p.h * d.in.w + p.w ? g : 0;
                 } else {
                     sum += g * ts_pool_share(&d, h, w);
                 }
             }
-        ts_store(k.dx, ts_layout_at(d.in_layout, d.in, p.n, p.c, p.h, p.w), sum, k.bf16);
+        ts_store(k.dx, at(k.in, p.n, p.h, p.w, p.c), sum, k.bf16);
     }
 }
 
@@ -91,6 +106,8 @@ static pool pool_of(const ts_op_run *r)
     const ts_op_args *a = &r->args;
     const ts_op_desc *d = &r->op->desc;
     pool k = {*d,
+              strides_of(d->in_layout, d->in),
+              strides_of(d->layout, d->out),
               a->x,
               a->dy,
               a->dy2,
@@ -104,8 +121,9 @@ static pool pool_of(const ts_op_run *r)
 
 static const char *pool_refuses(const ts_op_desc *d)
 {
-    bool plain = ts_layout_block(d->in_layout) == 1 && ts_layout_block(d->layout) == 1;
-    return plain ? NULL : "pooling is served in NHWC and NCHW";
+    bool in = d->in_layout == TS_NHWC || d->in_layout == TS_NCHW;
+    bool out = d->layout == TS_NHWC || d->layout == TS_NCHW;
+    return in && out ? NULL : "pooling is served in NHWC and NCHW";
 }
 
 static void pool_size(ts_op *op)

@@ -23,6 +23,11 @@ static bool prefers(ts_type type, dnnl_format_tag_t tag)
     return same;
 }
 
+ts_layout ts_op_picture_layout(const ts_device *device)
+{
+    return strcmp(device->ops->name, "cuda") ? TS_NCHW : TS_NHWC8;
+}
+
 ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only)
 {
     if (!strcmp(device->ops->name, "cuda")) return TS_NHWC;

@@ -9,9 +9,10 @@
 static const ts_option model_rows[] = {
     {"model", TS_OPTION_TEXT, AT(model), "resnet18", NULL, 0, 0,
      "network: resnet18, vgg16, mlp or tiny; its form follows the size of the pictures"},
-    {"type", TS_OPTION_CHOICE, AT(type), "auto", "auto|fp32|bf16", 0, 0,
-     "type of activations; auto takes bf16 where the device is made for it; parameters, momentum, "
-     "gradients and statistics are fp32 always"},
+    {"type", TS_OPTION_CHOICE, AT(type), "auto", "auto|fp32|tf32|bf16", 0, 0,
+     "type of activations; auto takes bf16 where the device is made for it; tf32 is fp32 whose "
+     "products may round their factors (CUDA); parameters, momentum, gradients and statistics are "
+     "fp32 always"},
     {"smoothing", TS_OPTION_REAL, AT(smoothing), "0", NULL, 0, 0.9, "label smoothing"},
     {"ops", TS_OPTION_CHOICE, AT(ops), "auto", "auto|onednn|host|reference", 0, 0,
      "op backend; auto takes the fastest that serves each op"},

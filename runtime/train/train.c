@@ -97,6 +97,7 @@ static ts_status open_model(ts_trainer *t)
             !strcmp(c->type, "bf16") || (!strcmp(c->type, "auto") && ts_op_prefers_bf16(t->device))
                 ? TS_BF16
                 : TS_F32,
+        .tf32 = !strcmp(c->type, "tf32"),
         .ops = strcmp(c->ops, "auto") ? c->ops : NULL,
         .bucket_bytes = (size_t)c->bucket_kib * 1024,
         .decay_all = c->decay_all,

@@ -17,20 +17,27 @@ __global__ static void __launch_bounds__(THREADS) make_batch(ts_batch_job j)
         int x = pixel % width, y = pixel / width;
         int from_x = (a.flip ? width - 1 - x : x) + a.dx, from_y = y + a.dy;
         bool inside = from_x >= 0 && from_x < width && from_y >= 0 && from_y < j.picture.h;
-        for (int c = 0; c < j.picture.c; c++) {
+        ts_vec v = {};
+#pragma unroll
+        for (int c = 0; c < TS_CHANNELS; c++) {
+            if (c >= j.picture.c) break;
             uint8_t byte =
                 inside ? image[(size_t)c * (size_t)plane + (size_t)(from_y * width + from_x)] : 0;
-            size_t at = ts_layout_at(j.batch.layout, j.batch.shape, n, c, y, x);
-            ts_store(j.batch.input, at, ((float)byte - j.mean[c]) * j.scale[c],
-                     j.batch.type == TS_BF16);
+            v.f[c] = ((float)byte - j.mean[c]) * j.scale[c];
+            if (j.batch.layout != TS_NHWC8)
+                ts_store(j.batch.input, ts_layout_at(j.batch.layout, j.batch.shape, n, c, y, x),
+                         v.f[c], j.batch.type == TS_BF16);
         }
+        if (j.batch.layout == TS_NHWC8) /* padding and all in one go */
+            ts_store8(j.batch.input, (size_t)n * (size_t)plane + (size_t)pixel, v,
+                      j.batch.type == TS_BF16);
     }
 }
 
 ts_status ts_batch_enqueue(const void *args, void *cuda_stream)
 {
     const ts_batch_job *j = (const ts_batch_job *)args;
-    TS_NEED(ts_layout_block(j->batch.layout) == 1, TS_EUNSUPPORTED,
+    TS_NEED(j->batch.layout == TS_NHWC8 || ts_layout_block(j->batch.layout) == 1, TS_EUNSUPPORTED,
             "a batch in a blocked layout on CUDA");
     make_batch<<<(unsigned)j->batch.shape.n, THREADS, 0, (cudaStream_t)cuda_stream>>>(*j);
     return TS_CUDA_LAUNCHED("make_batch");

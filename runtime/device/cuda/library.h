@@ -1,0 +1,31 @@
+/* library.h - NVIDIA's libraries, opened when the first thing that needs them is: the same program
+ * then starts on machines without them, and a run on the host does not carry them. */
+#ifndef TS_DEVICE_CUDA_LIBRARY_H
+#define TS_DEVICE_CUDA_LIBRARY_H
+
+#include "runtime/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ts_library {
+    const char *name;     /* "NCCL" */
+    const char *variable; /* environment: the file to open instead */
+    const char *built;    /* where the build found it */
+    const char *so;       /* its name in the system's path */
+} ts_library;
+
+/* Fill `functions` with the addresses of `names` (NULL-terminated), in this order. TS_EUNSUPPORTED
+ * when the library or one of them is missing. */
+ts_status ts_library_open(const ts_library *library, const char *const *names, void **functions);
+
+/* A struct of function pointers and the names to fill it: LIST(F) is F(function) for each. */
+#define TS_LIBRARY_POINTER(name) __typeof__(&name) name;
+#define TS_LIBRARY_NAME(name) #name,
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
