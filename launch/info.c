@@ -40,9 +40,12 @@ static void show_communicators(const ts_world *world, const ts_device *device)
 {
     printf("Communicators, for %d rank%s on device %s\n", world->size, world->size == 1 ? "" : "s",
            device->ops->name);
-    for (int i = 0; ts_communicators[i]; i++)
-        printf("  %-10s %s\n", ts_communicators[i]->name,
-               ts_communicators[i]->serves(world, device) ? "serves" : "does not serve");
+    for (int i = 0; ts_communicators[i]; i++) {
+        const char *why = NULL;
+        bool serves = ts_communicators[i]->serves(world, device, &why);
+        printf("  %-10s %s%s\n", ts_communicators[i]->name, serves ? "serves" : "does not serve: ",
+               serves ? "" : why);
+    }
 }
 
 /* One typical description of each kind of op. */

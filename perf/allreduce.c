@@ -182,7 +182,8 @@ static ts_status open_communicators(bench *b)
     char *rest = NULL;
     for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
         TS_NEED(b->n_communicators < 8, TS_EUSAGE, "at most 8 communicators");
-        TS_TRY(ts_communicator_open(name, b->world, b->stream, (int)b->set.timeout,
+        TS_TRY(ts_communicator_open(name, b->world, b->stream,
+                                    &(ts_communicator_options){.timeout_s = (int)b->set.timeout},
                                     &b->communicators[b->n_communicators]));
         b->n_communicators++;
     }

@@ -63,7 +63,8 @@ static ts_status run(int signal_number, int victim)
     void *x;
     TS_TRY(ts_device_open("host", 0, &device));
     TS_TRY(ts_stream_open(device, TS_STREAM_COMM, "comm", &stream));
-    TS_TRY(ts_communicator_open("ring", world, stream, TIMEOUT_S, &communicator));
+    TS_TRY(ts_communicator_open("ring", world, stream,
+                                &(ts_communicator_options){.timeout_s = TIMEOUT_S}, &communicator));
     TS_TRY(ts_device_alloc(device, TS_MEMORY_DEVICE, N * sizeof(float), &x));
     memset(x, 0, N * sizeof(float));
     return average_for_ever(stream, communicator, x, signal_number, victim);

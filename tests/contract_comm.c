@@ -322,7 +322,8 @@ static void stuck(const char *name, bool aborts, const char *why)
     float *x = take(100000 * sizeof *x);
     memset(x, 0, 100000 * sizeof *x);
     OK(ts_stream_open(device, TS_STREAM_COMM, "stuck", &stream));
-    OK(ts_communicator_open(name, world, stream, 1, &ours));
+    OK(ts_communicator_open(name, world, stream, &(ts_communicator_options){.timeout_s = 1},
+                            &ours));
     if (world->rank != world->size - 1) {
         int64_t begin = ts_clock_ns();
         OK(ours->ops->all_reduce(ours, x, x, 100000, TS_SUM, NULL));
@@ -363,7 +364,8 @@ static int run_contract(const ts_communicator_ops *ops)
         cmocka_unit_test(test_reduce_scatter), cmocka_unit_test(test_send_receive),
         cmocka_unit_test(test_healthy),
     };
-    OK(ts_communicator_open(ops->name, world, comm, 30, &c));
+    OK(ts_communicator_open(ops->name, world, comm, &(ts_communicator_options){.timeout_s = 30},
+                            &c));
     int64_t begin = ts_clock_ns();
     int failed = cmocka_run_group_tests_name(ops->name, tests, NULL, NULL);
     if (world->rank == 0)
@@ -390,7 +392,7 @@ int main(void)
     }
     int failed = 0, served = 0;
     for (const ts_communicator_ops *const *ops = ts_communicators; *ops; ops++) {
-        if (!(*ops)->serves(world, device)) continue;
+        if (!(*ops)->serves(world, device, NULL)) continue;
         served++;
         failed += run_contract(*ops);
     }

@@ -522,7 +522,8 @@ int main(void)
     if (ts_world_open("auto", &world) || ts_device_open("host", 0, &device) ||
         ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &compute) ||
         ts_stream_open(device, TS_STREAM_COMM, "comm", &comm) ||
-        ts_communicator_open("auto", world, comm, 30, &communicator))
+        ts_communicator_open("auto", world, comm, &(ts_communicator_options){.timeout_s = 30},
+                             &communicator))
         return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (failed && world->size > 1) world->ops->abort(world, 1);

@@ -153,13 +153,16 @@ static void test_names(void **state)
     ts_device *device;
     ts_stream *stream;
     ts_communicator *communicator = NULL;
+    const ts_communicator_options options = {.timeout_s = 1};
     assert_int_equal(ts_device_open("host", 0, &device), TS_OK);
     assert_int_equal(ts_stream_open(device, TS_STREAM_COMM, "comm", &stream), TS_OK);
-    assert_int_equal(ts_communicator_open("rign", world, stream, 1, &communicator), TS_EUSAGE);
+    assert_int_equal(ts_communicator_open("rign", world, stream, &options, &communicator),
+                     TS_EUSAGE);
     assert_non_null(strstr(ts_trail_message(), "ring"));
     const char *other = world->size == 1 ? "ring" : "self";
-    assert_int_equal(ts_communicator_open(other, world, stream, 1, &communicator), TS_EUNSUPPORTED);
-    assert_int_equal(ts_communicator_open("auto", world, stream, 1, &communicator), TS_OK);
+    assert_int_equal(ts_communicator_open(other, world, stream, &options, &communicator),
+                     TS_EUNSUPPORTED);
+    assert_int_equal(ts_communicator_open("auto", world, stream, &options, &communicator), TS_OK);
     assert_string_equal(communicator->ops->name, world->size == 1 ? "self" : "ring");
     ts_communicator_close(communicator);
     ts_stream_close(stream);

@@ -16,6 +16,7 @@ typedef struct ts_world {
     const ts_world_ops *ops;
     int rank, size, local_rank, local_size; /* local: among the ranks of this host */
     char host[TS_HOST_NAME_MAX];
+    char (*hosts)[TS_HOST_NAME_MAX]; /* [size] */
     bool agreed; /* every rank knows of the failure that ends the run: nobody need be aborted */
 } ts_world;
 
@@ -53,11 +54,26 @@ ts_status ts_world_agree(ts_world *world, ts_status mine);
  * them; rank 0 names the first that differs. `what` is for the message. */
 ts_status ts_world_same(ts_world *world, const char *what, const void *data, size_t bytes);
 
+/* "rank 1 (host b), rank 3 (host c)": the ranks whose processes do not answer within `wait_ms`;
+ * returns how many. */
+int ts_world_silent(ts_world *world, int wait_ms, char *text, size_t bytes);
+/* Ask every rank for a second at most and describe a time-out: `what` made no progress for
+ * `timeout_s` seconds; it names the ranks that do not answer or, when all do, `waited_for`
+ * (-1: nobody in particular). */
+ts_status ts_world_timed_out(ts_world *world, const char *what, int timeout_s, int waited_for);
+
 typedef enum ts_reduction {
     TS_SUM,
     TS_AVERAGE,         /* sum / size */
     TS_WEIGHTED_AVERAGE /* sum of weight_r x_r; weights sum to 1 over ranks */
 } ts_reduction;
+
+typedef struct ts_communicator_options {
+    /* A collective that makes no progress for so many seconds fails with TS_ETIMEOUT and names the
+     * ranks that do not answer. 0: never. */
+    int timeout_s;
+    int ctas; /* nccl: blocks, and so processors of the GPU, that a collective may take */
+} ts_communicator_options;
 
 typedef struct ts_communicator_ops ts_communicator_ops;
 typedef struct ts_communicator {
@@ -67,11 +83,11 @@ typedef struct ts_communicator {
 } ts_communicator;
 
 struct ts_communicator_ops {
-    const char *name; /* "self", "ring", "mpi"; later "nccl", "staged" */
-    bool (*serves)(const ts_world *world, const ts_device *device);
-    /* Collective over the world. `timeout_s`: a collective that makes no progress for this long
-     * fails with TS_ETIMEOUT and names the ranks that do not answer. */
-    ts_status (*open)(ts_world *world, ts_stream *stream, int timeout_s,
+    const char *name; /* "self", "ring", "mpi", "nccl", "staged" */
+    /* When not and `why_p` is not NULL: why not. */
+    bool (*serves)(const ts_world *world, const ts_device *device, const char **why_p);
+    /* Collective over the world. */
+    ts_status (*open)(ts_world *world, ts_stream *stream, const ts_communicator_options *options,
                       ts_communicator **communicator_p);
     void (*close)(ts_communicator *communicator);
 
@@ -88,6 +104,7 @@ struct ts_communicator_ops {
     /* to[0..n) <- this rank's n elements of the reduction of from[0..n * size). */
     ts_status (*reduce_scatter)(ts_communicator *communicator, float *to, const float *from,
                                 size_t n, ts_reduction reduction, const float *weight);
+    /* Messages between two ranks arrive in the order they were sent; tags must match it. */
     ts_status (*send)(ts_communicator *communicator, const void *data, size_t bytes, int peer,
                       int tag);
     ts_status (*receive)(ts_communicator *communicator, void *data, size_t bytes, int peer,
@@ -100,7 +117,8 @@ struct ts_communicator_ops {
 
 /* NULL-terminated; the order is that of "auto": the first that serves. */
 extern const ts_communicator_ops *const ts_communicators[];
-ts_status ts_communicator_open(const char *name, ts_world *world, ts_stream *stream, int timeout_s,
+ts_status ts_communicator_open(const char *name, ts_world *world, ts_stream *stream,
+                               const ts_communicator_options *options,
                                ts_communicator **communicator_p);
 void ts_communicator_close(ts_communicator *communicator);
 

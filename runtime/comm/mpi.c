@@ -12,7 +12,8 @@
 #include "runtime/comm/mpi_common.h"
 
 typedef struct blocking {
-    ts_mpi_communicator base;
+    ts_group base;
+    MPI_Comm mpi;
     _Atomic int64_t since_ns; /* when the running call began; 0: none runs */
     float *weighted;          /* reduce-scatter: the weighted terms; grows once */
     size_t weighted_n;
@@ -28,9 +29,9 @@ static void divide(float *x, float divisor, size_t n)
     for (size_t i = 0; i < n; i++) x[i] /= divisor;
 }
 
-static ts_status begin(blocking *b, const ts_mpi_call *call)
+static ts_status begin(blocking *b, const ts_collective *call)
 {
-    TS_TRY(ts_mpi_fault_get(&b->base.fault));
+    TS_TRY(ts_fault_get(&b->base.fault));
     TS_NEED(call->n <= INT32_MAX, TS_EUNSUPPORTED,
             "%zu elements in one collective; communicator mpi moves at most %d, ring any number",
             call->n, INT32_MAX);
@@ -44,12 +45,12 @@ static ts_status end(blocking *b, const char *call, int code)
     atomic_store(&b->since_ns, 0);
     ts_status status = TS_OK;
     if (code != MPI_SUCCESS) status = ts_mpi_fail(__FILE__, __LINE__, call, code);
-    return ts_mpi_fault_keep(&b->base.fault, status);
+    return ts_fault_keep(&b->base.fault, status);
 }
 
 static ts_status run_all_reduce(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     blocking *b = (blocking *)call->communicator;
     TS_TRY(begin(b, call));
     float *to = call->to;
@@ -58,7 +59,7 @@ static ts_status run_all_reduce(const void *args)
         weigh(to, call->from, *call->weight, call->n);
         from = MPI_IN_PLACE;
     }
-    int code = MPI_Allreduce(from, to, (int)call->n, MPI_FLOAT, MPI_SUM, b->base.mpi);
+    int code = MPI_Allreduce(from, to, (int)call->n, MPI_FLOAT, MPI_SUM, b->mpi);
     TS_TRY(end(b, "MPI_Allreduce", code));
     if (call->reduction == TS_AVERAGE) divide(to, (float)call->communicator->world->size, call->n);
     return TS_OK;
@@ -66,7 +67,7 @@ static ts_status run_all_reduce(const void *args)
 
 static ts_status run_reduce_scatter(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     blocking *b = (blocking *)call->communicator;
     const ts_world *world = call->communicator->world;
     const float *from = call->from;
@@ -82,8 +83,7 @@ static ts_status run_reduce_scatter(const void *args)
         from = b->weighted;
     }
     TS_TRY(begin(b, call));
-    int code =
-        MPI_Reduce_scatter_block(from, call->to, (int)call->n, MPI_FLOAT, MPI_SUM, b->base.mpi);
+    int code = MPI_Reduce_scatter_block(from, call->to, (int)call->n, MPI_FLOAT, MPI_SUM, b->mpi);
     TS_TRY(end(b, "MPI_Reduce_scatter_block", code));
     if (call->reduction == TS_AVERAGE) divide(call->to, (float)world->size, call->n);
     return TS_OK;
@@ -91,65 +91,66 @@ static ts_status run_reduce_scatter(const void *args)
 
 static ts_status run_broadcast(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     blocking *b = (blocking *)call->communicator;
     TS_TRY(begin(b, call));
-    return end(b, "MPI_Bcast",
-               MPI_Bcast(call->to, (int)call->n, MPI_BYTE, call->peer, b->base.mpi));
+    return end(b, "MPI_Bcast", MPI_Bcast(call->to, (int)call->n, MPI_BYTE, call->peer, b->mpi));
 }
 
 static ts_status run_all_gather(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     blocking *b = (blocking *)call->communicator;
     TS_TRY(begin(b, call));
     const char *own = (char *)call->to + (size_t)call->communicator->world->rank * call->n;
     return end(b, "MPI_Allgather",
                MPI_Allgather(call->from == own ? MPI_IN_PLACE : call->from, (int)call->n, MPI_BYTE,
-                             call->to, (int)call->n, MPI_BYTE, b->base.mpi));
+                             call->to, (int)call->n, MPI_BYTE, b->mpi));
 }
 
 static ts_status run_send(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     blocking *b = (blocking *)call->communicator;
     TS_TRY(begin(b, call));
     return end(b, "MPI_Send",
-               MPI_Send(call->from, (int)call->n, MPI_BYTE, call->peer, call->tag, b->base.mpi));
+               MPI_Send(call->from, (int)call->n, MPI_BYTE, call->peer, call->tag, b->mpi));
 }
 
 static ts_status run_receive(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     blocking *b = (blocking *)call->communicator;
     TS_TRY(begin(b, call));
     return end(b, "MPI_Recv",
-               MPI_Recv(call->to, (int)call->n, MPI_BYTE, call->peer, call->tag, b->base.mpi,
+               MPI_Recv(call->to, (int)call->n, MPI_BYTE, call->peer, call->tag, b->mpi,
                         MPI_STATUS_IGNORE));
 }
 
-static const ts_mpi_kernels kernels = {
+static const ts_group_kernels kernels = {
     .all_reduce = {.name = "mpi_all_reduce",
                    .run = run_all_reduce,
-                   .accesses = ts_mpi_call_accesses},
-    .broadcast = {.name = "mpi_broadcast", .run = run_broadcast, .accesses = ts_mpi_call_accesses},
+                   .accesses = ts_collective_accesses},
+    .broadcast = {.name = "mpi_broadcast",
+                  .run = run_broadcast,
+                  .accesses = ts_collective_accesses},
     .all_gather = {.name = "mpi_all_gather",
                    .run = run_all_gather,
-                   .accesses = ts_mpi_call_accesses},
+                   .accesses = ts_collective_accesses},
     .reduce_scatter = {.name = "mpi_reduce_scatter",
                        .run = run_reduce_scatter,
-                       .accesses = ts_mpi_call_accesses},
-    .send = {.name = "mpi_send", .run = run_send, .accesses = ts_mpi_call_accesses},
-    .receive = {.name = "mpi_receive", .run = run_receive, .accesses = ts_mpi_call_accesses},
+                       .accesses = ts_collective_accesses},
+    .send = {.name = "mpi_send", .run = run_send, .accesses = ts_collective_accesses},
+    .receive = {.name = "mpi_receive", .run = run_receive, .accesses = ts_collective_accesses},
 };
 
-static ts_status mpi_open(ts_world *world, ts_stream *stream, int timeout_s,
-                          ts_communicator **communicator_p)
+static ts_status mpi_open(ts_world *world, ts_stream *stream,
+                          const ts_communicator_options *options, ts_communicator **communicator_p)
 {
     blocking *b = calloc(1, sizeof *b);
     TS_NEED(b, TS_ENOMEM, "no memory for a communicator");
-    ts_status status = ts_mpi_communicator_init(&b->base, &ts_communicator_mpi, &kernels, world,
-                                                stream, timeout_s);
+    ts_group_init(&b->base, &ts_communicator_mpi, &kernels, world, stream, options);
+    ts_status status = ts_mpi_duplicate(world, &b->mpi);
     if (status != TS_OK) {
         free(b);
         return ts_status_pass(__FILE__, __LINE__, status);
@@ -161,7 +162,7 @@ static ts_status mpi_open(ts_world *world, ts_stream *stream, int timeout_s,
 static void mpi_close(ts_communicator *communicator)
 {
     blocking *b = (blocking *)communicator;
-    ts_mpi_communicator_end(&b->base);
+    if (ts_group_end(&b->base)) MPI_Comm_free(&b->mpi);
     free(b->weighted);
     free(b);
 }
@@ -169,12 +170,12 @@ static void mpi_close(ts_communicator *communicator)
 static ts_status mpi_poll(ts_communicator *communicator)
 {
     blocking *b = (blocking *)communicator;
-    TS_TRY(ts_mpi_fault_get(&b->base.fault));
+    TS_TRY(ts_fault_get(&b->base.fault));
     int64_t since_ns = atomic_load(&b->since_ns);
     if (b->base.timeout_s <= 0 || !since_ns) return TS_OK;
     if (ts_clock_ns() - since_ns < b->base.timeout_s * INT64_C(1000000000)) return TS_OK;
-    TS_TRY(
-        ts_mpi_timed_out(communicator->world, "a call of communicator mpi", b->base.timeout_s, -1));
+    TS_TRY(ts_world_timed_out(communicator->world, "a call of communicator mpi", b->base.timeout_s,
+                              -1));
     return TS_OK;
 }
 
@@ -183,12 +184,12 @@ const ts_communicator_ops ts_communicator_mpi = {
     .serves = ts_mpi_serves,
     .open = mpi_open,
     .close = mpi_close,
-    .all_reduce = ts_mpi_all_reduce,
-    .broadcast = ts_mpi_broadcast,
-    .all_gather = ts_mpi_all_gather,
-    .reduce_scatter = ts_mpi_reduce_scatter,
-    .send = ts_mpi_send,
-    .receive = ts_mpi_receive,
+    .all_reduce = ts_group_all_reduce,
+    .broadcast = ts_group_broadcast,
+    .all_gather = ts_group_all_gather,
+    .reduce_scatter = ts_group_reduce_scatter,
+    .send = ts_group_send,
+    .receive = ts_group_receive,
     .poll = mpi_poll,
-    .abort = ts_mpi_abort,
+    .abort = ts_group_abort,
 };

@@ -25,7 +25,8 @@ enum {
 #define LONGEST_SLEEP_NS INT64_C(200000)
 
 typedef struct ring {
-    ts_mpi_communicator base;
+    ts_group base;
+    MPI_Comm mpi;
     float *slots;   /* [WINDOW][CHUNK_BYTES / 4] what arrives to be added */
     float *partial; /* reduce-scatter: partial sums on their way; grows once */
     size_t partial_n;
@@ -174,15 +175,15 @@ static ts_status post_all(ring *r, const flow *f, progress *in, progress *out, b
         in->requests[slot] = MPI_REQUEST_NULL;
         if (m.bytes == 0) continue;
         void *at = m.step < f->reduce_steps ? (char *)r->slots + slot * CHUNK_BYTES : f->to + m.at;
-        TS_MPI_TRY(MPI_Irecv(at, (int)m.bytes, MPI_BYTE, f->left, f->tag, r->base.mpi,
-                             &in->requests[slot]));
+        TS_MPI_TRY(
+            MPI_Irecv(at, (int)m.bytes, MPI_BYTE, f->left, f->tag, r->mpi, &in->requests[slot]));
     }
     for (; may_send(f, in, out); out->posted++, *moved = true) {
         message m = find(f, out->posted, true);
         size_t slot = out->posted % WINDOW;
         out->requests[slot] = MPI_REQUEST_NULL;
         if (m.bytes == 0) continue;
-        TS_MPI_TRY(MPI_Isend(source(f, &m), (int)m.bytes, MPI_BYTE, f->right, f->tag, r->base.mpi,
+        TS_MPI_TRY(MPI_Isend(source(f, &m), (int)m.bytes, MPI_BYTE, f->right, f->tag, r->mpi,
                              &out->requests[slot]));
     }
     return TS_OK;
@@ -228,10 +229,10 @@ static ts_status run_messages(ring *r, const flow *f)
         int waited_for = in.done < in.posted ? f->left : f->right;
         TS_NEED(!atomic_load(&r->base.stop), TS_ECOMM,
                 "%s was aborted while it waited for rank %d (host %s)", f->what, waited_for,
-                ts_mpi_host(r->base.base.world, waited_for));
+                r->base.base.world->hosts[waited_for]);
         int64_t idle_ns = ts_mpi_wait_pause(&wait, LONGEST_SLEEP_NS);
         if (r->base.timeout_s > 0 && idle_ns / 1000000000 >= r->base.timeout_s) {
-            TS_TRY(ts_mpi_timed_out(r->base.base.world, f->what, r->base.timeout_s, waited_for));
+            TS_TRY(ts_world_timed_out(r->base.base.world, f->what, r->base.timeout_s, waited_for));
         }
     }
     return TS_OK;
@@ -241,11 +242,11 @@ static ts_status run_messages(ring *r, const flow *f)
  * in step. */
 static ts_status run_flow(ring *r, const flow *f)
 {
-    TS_TRY(ts_mpi_fault_get(&r->base.fault));
+    TS_TRY(ts_fault_get(&r->base.fault));
     ts_mpi_wait_sharpen();
     ts_status status = run_messages(r, f);
     if (status != TS_OK) ts_status_pass(__FILE__, __LINE__, status);
-    return ts_mpi_fault_keep(&r->base.fault, status);
+    return ts_fault_keep(&r->base.fault, status);
 }
 
 /* ---- the collectives ---- */
@@ -264,7 +265,7 @@ static flow around(const ring *r, const char *what, size_t segment_bytes, size_t
     return f;
 }
 
-static void set_reduction(flow *f, const ts_mpi_call *call)
+static void set_reduction(flow *f, const ts_collective *call)
 {
     f->to = call->to;
     f->from = call->from;
@@ -276,7 +277,7 @@ static void set_reduction(flow *f, const ts_mpi_call *call)
 
 static ts_status run_all_reduce(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     ring *r = (ring *)call->communicator;
     const ts_world *world = call->communicator->world;
     size_t size = (size_t)world->size, n = (call->n + size - 1) / size;
@@ -290,7 +291,7 @@ static ts_status run_all_reduce(const void *args)
 
 static ts_status run_reduce_scatter(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     ring *r = (ring *)call->communicator;
     const ts_world *world = call->communicator->world;
     if (r->partial_n < call->n) {
@@ -310,7 +311,7 @@ static ts_status run_reduce_scatter(const void *args)
 
 static ts_status run_all_gather(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     ring *r = (ring *)call->communicator;
     const ts_world *world = call->communicator->world;
     flow f = around(r, "all-gather", call->n, call->n * (size_t)world->size);
@@ -325,7 +326,7 @@ static ts_status run_all_gather(const void *args)
 /* A chain from the root around to the rank before it. */
 static ts_status run_broadcast(const void *args)
 {
-    const ts_mpi_call *call = args;
+    const ts_collective *call = args;
     ring *r = (ring *)call->communicator;
     const ts_world *world = call->communicator->world;
     flow f = around(r, "broadcast", call->n, call->n);
@@ -336,7 +337,7 @@ static ts_status run_broadcast(const void *args)
     return run_flow(r, &f);
 }
 
-static ts_status run_pair(const ts_mpi_call *call, const char *what, bool sends)
+static ts_status run_pair(const ts_collective *call, const char *what, bool sends)
 {
     ring *r = (ring *)call->communicator;
     flow f = around(r, what, call->n, call->n);
@@ -359,30 +360,33 @@ static ts_status run_receive(const void *args)
     return run_pair(args, "receive", false);
 }
 
-static const ts_mpi_kernels kernels = {
+static const ts_group_kernels kernels = {
     .all_reduce = {.name = "ring_all_reduce",
                    .run = run_all_reduce,
-                   .accesses = ts_mpi_call_accesses},
-    .broadcast = {.name = "ring_broadcast", .run = run_broadcast, .accesses = ts_mpi_call_accesses},
+                   .accesses = ts_collective_accesses},
+    .broadcast = {.name = "ring_broadcast",
+                  .run = run_broadcast,
+                  .accesses = ts_collective_accesses},
     .all_gather = {.name = "ring_all_gather",
                    .run = run_all_gather,
-                   .accesses = ts_mpi_call_accesses},
+                   .accesses = ts_collective_accesses},
     .reduce_scatter = {.name = "ring_reduce_scatter",
                        .run = run_reduce_scatter,
-                       .accesses = ts_mpi_call_accesses},
-    .send = {.name = "ring_send", .run = run_send, .accesses = ts_mpi_call_accesses},
-    .receive = {.name = "ring_receive", .run = run_receive, .accesses = ts_mpi_call_accesses},
+                       .accesses = ts_collective_accesses},
+    .send = {.name = "ring_send", .run = run_send, .accesses = ts_collective_accesses},
+    .receive = {.name = "ring_receive", .run = run_receive, .accesses = ts_collective_accesses},
 };
 
 /* ---- life ---- */
 
-static bool ring_serves(const ts_world *world, const ts_device *device)
+static bool ring_serves(const ts_world *world, const ts_device *device, const char **why_p)
 {
-    return world->size > 1 && ts_mpi_serves(world, device);
+    if (world->size == 1 && why_p) *why_p = "it is for several ranks";
+    return world->size > 1 && ts_mpi_serves(world, device, why_p);
 }
 
-static ts_status ring_open(ts_world *world, ts_stream *stream, int timeout_s,
-                           ts_communicator **communicator_p)
+static ts_status ring_open(ts_world *world, ts_stream *stream,
+                           const ts_communicator_options *options, ts_communicator **communicator_p)
 {
     ring *r = calloc(1, sizeof *r);
     TS_NEED(r, TS_ENOMEM, "no memory for a ring");
@@ -392,9 +396,8 @@ static ts_status ring_open(ts_world *world, ts_stream *stream, int timeout_s,
         status = TS_ERROR(TS_ENOMEM, "no memory for the ring's %d bytes", WINDOW * CHUNK_BYTES);
         goto fail;
     }
-    TS_TRY_TO(status, fail,
-              ts_mpi_communicator_init(&r->base, &ts_communicator_ring, &kernels, world, stream,
-                                       timeout_s));
+    ts_group_init(&r->base, &ts_communicator_ring, &kernels, world, stream, options);
+    TS_TRY_TO(status, fail, ts_mpi_duplicate(world, &r->mpi));
     *communicator_p = &r->base.base;
     return TS_OK;
 fail:
@@ -407,7 +410,8 @@ static void ring_close(ts_communicator *communicator)
 {
     ring *r = (ring *)communicator;
     /* After a failure late messages may still land in the slots, so they stay. */
-    if (!ts_mpi_communicator_end(&r->base)) return;
+    if (!ts_group_end(&r->base)) return;
+    MPI_Comm_free(&r->mpi);
     free(r->partial);
     free(r->slots);
     free(r);
@@ -418,12 +422,12 @@ const ts_communicator_ops ts_communicator_ring = {
     .serves = ring_serves,
     .open = ring_open,
     .close = ring_close,
-    .all_reduce = ts_mpi_all_reduce,
-    .broadcast = ts_mpi_broadcast,
-    .all_gather = ts_mpi_all_gather,
-    .reduce_scatter = ts_mpi_reduce_scatter,
-    .send = ts_mpi_send,
-    .receive = ts_mpi_receive,
-    .poll = ts_mpi_poll,
-    .abort = ts_mpi_abort,
+    .all_reduce = ts_group_all_reduce,
+    .broadcast = ts_group_broadcast,
+    .all_gather = ts_group_all_gather,
+    .reduce_scatter = ts_group_reduce_scatter,
+    .send = ts_group_send,
+    .receive = ts_group_receive,
+    .poll = ts_group_poll,
+    .abort = ts_group_abort,
 };

@@ -5,16 +5,17 @@
 
 #include "runtime/comm/mpi_common.h"
 
-static bool self_serves(const ts_world *world, const ts_device *device)
+static bool self_serves(const ts_world *world, const ts_device *device, const char **why_p)
 {
     (void)device;
+    if (world->size > 1 && why_p) *why_p = "it is for one rank";
     return world->size == 1;
 }
 
-static ts_status self_open(ts_world *world, ts_stream *stream, int timeout_s,
-                           ts_communicator **communicator_p)
+static ts_status self_open(ts_world *world, ts_stream *stream,
+                           const ts_communicator_options *options, ts_communicator **communicator_p)
 {
-    (void)timeout_s;
+    (void)options;
     ts_communicator *communicator = malloc(sizeof *communicator);
     TS_NEED(communicator, TS_ENOMEM, "no memory for a communicator");
     *communicator = (ts_communicator){&ts_communicator_self, world, stream};

@@ -3,12 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/option.h"
 #include "runtime/comm/mpi_common.h"
 
+enum { PROBE_MS = 1000 /* after a time-out */ };
+
 static const ts_world_ops *const worlds[] = {&ts_world_mpi, &ts_world_self, NULL};
-const ts_communicator_ops *const ts_communicators[] = {&ts_communicator_self, &ts_communicator_ring,
-                                                       &ts_communicator_mpi, NULL};
+const ts_communicator_ops *const ts_communicators[] = {
+    &ts_communicator_self,   &ts_communicator_nccl, &ts_communicator_ring,
+    &ts_communicator_staged, &ts_communicator_mpi,  NULL};
 
 static ts_status unknown(const char *what, const char *name, const char *known)
 {
@@ -97,22 +101,63 @@ ts_status ts_world_same(ts_world *world, const char *what, const void *data, siz
     return status;
 }
 
-ts_status ts_communicator_open(const char *name, ts_world *world, ts_stream *stream, int timeout_s,
+int ts_world_silent(ts_world *world, int wait_ms, char *text, size_t bytes)
+{
+    bool *alive = calloc((size_t)world->size, sizeof *alive);
+    text[0] = '\0';
+    if (!alive) return 0;
+    world->ops->probe(world, wait_ms, alive);
+    int silent = 0;
+    for (int r = 0; r < world->size; r++) {
+        if (alive[r]) continue;
+        size_t used = strlen(text);
+        snprintf(text + used, bytes - used, "%srank %d (host %s)", silent++ ? ", " : "", r,
+                 world->hosts[r]);
+    }
+    free(alive);
+    return silent;
+}
+
+ts_status ts_world_timed_out(ts_world *world, const char *what, int timeout_s, int waited_for)
+{
+    char silent[512];
+    int n = ts_world_silent(world, PROBE_MS, silent, sizeof silent);
+    /* The caller is about to end this process. Those who time out a moment later must still find
+     * it alive, or they would name it too. */
+    if (n) ts_clock_sleep_ns(PROBE_MS * INT64_C(1000000));
+    TS_NEED(n == 0, TS_ETIMEOUT,
+            "%s made no progress for %d s: %s %s not answer; the process is stopped or has ended, "
+            "or its host is unreachable",
+            what, timeout_s, silent, n > 1 ? "do" : "does");
+    TS_NEED(waited_for < 0, TS_ETIMEOUT,
+            "%s made no progress for %d s: every rank's process answers, but rank %d (host %s) "
+            "has nothing to say; it is in another collective, or late: raise the time-out",
+            what, timeout_s, waited_for, world->hosts[waited_for]);
+    return TS_ERROR(TS_ETIMEOUT,
+                    "%s made no progress for %d s: every rank's process answers, but one is in "
+                    "another collective, or late: raise the time-out",
+                    what, timeout_s);
+}
+
+ts_status ts_communicator_open(const char *name, ts_world *world, ts_stream *stream,
+                               const ts_communicator_options *options,
                                ts_communicator **communicator_p)
 {
     bool automatic = strcmp(name, "auto") == 0;
+    char known[128] = "auto", reasons[512] = "";
     for (const ts_communicator_ops *const *ops = ts_communicators; *ops; ops++) {
-        bool serves = (*ops)->serves(world, stream->device);
-        if (automatic ? !serves : strcmp(name, (*ops)->name) != 0) continue;
-        TS_NEED(serves, TS_EUNSUPPORTED,
-                "communicator %s does not serve %d ranks of world %s on device %s; try auto", name,
-                world->size, world->ops->name, stream->device->ops->name);
-        TS_TRY((*ops)->open(world, stream, timeout_s, communicator_p));
-        return TS_OK;
+        const char *why = NULL;
+        size_t used = strlen(known), said = strlen(reasons);
+        snprintf(known + used, sizeof known - used, "|%s", (*ops)->name);
+        if (!automatic && strcmp(name, (*ops)->name) != 0) continue;
+        if ((*ops)->serves(world, stream->device, &why))
+            return (*ops)->open(world, stream, options, communicator_p);
+        snprintf(reasons + said, sizeof reasons - said, "; %s: %s", (*ops)->name, why);
     }
-    TS_NEED(!automatic, TS_EUNSUPPORTED, "no communicator serves %d ranks of world %s on device %s",
-            world->size, world->ops->name, stream->device->ops->name);
-    return unknown("communicator", name, "auto|self|ring|mpi");
+    TS_NEED(!*reasons, TS_EUNSUPPORTED,
+            "no communicator serves %d ranks of world %s on device %s%s", world->size,
+            world->ops->name, stream->device->ops->name, reasons);
+    return unknown("communicator", name, known);
 }
 
 void ts_communicator_close(ts_communicator *communicator)

@@ -25,7 +25,6 @@ enum { TAG_PING = 1, TAG_PONG = 2, TAGS = 3 };
 #define WATCH_PROBE_NS (2 * MILLISECOND) /* the same, while its own rank asks the others */
 #define LATE_NS (10 * SECOND)            /* a blocking point asks who is alive this often */
 #define LATE_PROBE_MS 5000
-#define PROBE_MS 1000 /* after a time-out */
 
 typedef struct post { /* the last message of one kind to one rank */
     int64_t number;
@@ -37,7 +36,6 @@ typedef struct mpi_world {
     bool finalizes; /* MPI_Init was ours */
     bool broken;    /* a blocking call failed: the ranks are no longer in step */
     MPI_Comm calls, watch;
-    char (*hosts)[TS_HOST_NAME_MAX];
 
     pthread_t watchdog;
     atomic_bool watching, probing;
@@ -139,50 +137,6 @@ static ts_status mpi_probe(ts_world *base, int wait_ms, bool *alive)
     return TS_OK;
 }
 
-const char *ts_mpi_host(const ts_world *world, int rank)
-{
-    return ((const mpi_world *)world)->hosts[rank];
-}
-
-/* "rank 1 (host b), rank 3 (host c)": those that do not answer; returns how many. */
-static int name_silent(ts_world *base, int wait_ms, char *text, size_t bytes)
-{
-    bool *alive = calloc((size_t)base->size, sizeof *alive);
-    text[0] = '\0';
-    if (!alive) return 0;
-    mpi_probe(base, wait_ms, alive);
-    int silent = 0;
-    for (int r = 0; r < base->size; r++) {
-        if (alive[r]) continue;
-        size_t used = strlen(text);
-        snprintf(text + used, bytes - used, "%srank %d (host %s)", silent++ ? ", " : "", r,
-                 ts_mpi_host(base, r));
-    }
-    free(alive);
-    return silent;
-}
-
-ts_status ts_mpi_timed_out(ts_world *base, const char *what, int timeout_s, int waited_for)
-{
-    char silent[512];
-    int n = name_silent(base, PROBE_MS, silent, sizeof silent);
-    /* The caller is about to end this process. Those who time out a moment later must still find
-     * it alive, or they would name it too. */
-    if (n) ts_clock_sleep_ns(PROBE_MS * MILLISECOND);
-    TS_NEED(n == 0, TS_ETIMEOUT,
-            "%s made no progress for %d s: %s %s not answer; the process is stopped or has ended, "
-            "or its host is unreachable",
-            what, timeout_s, silent, n > 1 ? "do" : "does");
-    TS_NEED(waited_for < 0, TS_ETIMEOUT,
-            "%s made no progress for %d s: every rank's process answers, but rank %d (host %s) "
-            "has nothing to say; it is in another collective, or late: raise the time-out",
-            what, timeout_s, waited_for, ts_mpi_host(base, waited_for));
-    return TS_ERROR(TS_ETIMEOUT,
-                    "%s made no progress for %d s: every rank's process answers, but one is in "
-                    "another collective, or late: raise the time-out",
-                    what, timeout_s);
-}
-
 /* ---- blocking calls ---- */
 
 static ts_status wait_for(mpi_world *world, const char *what, MPI_Request *request)
@@ -195,7 +149,7 @@ static ts_status wait_for(mpi_world *world, const char *what, MPI_Request *reque
         if (done) return TS_OK;
         if (ts_mpi_wait_pause(&wait, MILLISECOND) < next_check) continue;
         char silent[512];
-        int n = name_silent(&world->base, LATE_PROBE_MS, silent, sizeof silent);
+        int n = ts_world_silent(&world->base, LATE_PROBE_MS, silent, sizeof silent);
         TS_NEED(n == 0, TS_EPEER,
                 "waiting in a %s: %s %s not answer; the process is stopped or has ended, or its "
                 "host is unreachable",
@@ -263,16 +217,20 @@ ts_status ts_mpi_duplicate(ts_world *base, MPI_Comm *mpi_p)
     return TS_OK;
 }
 
-bool ts_mpi_serves(const ts_world *world, const ts_device *device)
+bool ts_mpi_serves(const ts_world *world, const ts_device *device, const char **why_p)
 {
-    return world->ops == &ts_world_mpi && strncmp(device->ops->name, "host", 4) == 0;
+    const char *why = world->ops != &ts_world_mpi                  ? "it needs ranks started by MPI"
+                      : strncmp(device->ops->name, "host", 4) != 0 ? "it works on host memory"
+                                                                   : NULL;
+    if (why && why_p) *why_p = why;
+    return !why;
 }
 
 static void release(mpi_world *world)
 {
     for (int tag = 0; tag < TAGS; tag++) free(world->posts[tag]);
     free((void *)world->answered);
-    free(world->hosts);
+    free(world->base.hosts);
     free(world);
 }
 
@@ -314,9 +272,9 @@ static ts_status join(mpi_world *world)
     TS_MPI_TRY(MPI_Comm_free(&local));
 
     size_t size = (size_t)base->size;
-    world->hosts = calloc(size, sizeof *world->hosts);
+    base->hosts = calloc(size, sizeof *base->hosts);
     world->answered = calloc(size, sizeof *world->answered);
-    TS_NEED(world->hosts && world->answered, TS_ENOMEM, "no memory for a world of %zu ranks", size);
+    TS_NEED(base->hosts && world->answered, TS_ENOMEM, "no memory for a world of %zu ranks", size);
     for (int tag = TAG_PING; tag < TAGS; tag++) {
         world->posts[tag] = calloc(size, sizeof *world->posts[tag]);
         TS_NEED(world->posts[tag], TS_ENOMEM, "no memory for a world of %zu ranks", size);
@@ -324,7 +282,7 @@ static ts_status join(mpi_world *world)
     }
     gethostname(base->host, sizeof base->host - 1);
     ts_log_set_rank(base->rank, base->size, base->host);
-    TS_MPI_TRY(MPI_Allgather(base->host, TS_HOST_NAME_MAX, MPI_CHAR, world->hosts, TS_HOST_NAME_MAX,
+    TS_MPI_TRY(MPI_Allgather(base->host, TS_HOST_NAME_MAX, MPI_CHAR, base->hosts, TS_HOST_NAME_MAX,
                              MPI_CHAR, world->calls));
     return TS_OK;
 }

@@ -19,6 +19,7 @@ static ts_status self_open(ts_world **world_p)
     world->ops = &ts_world_self;
     world->size = world->local_size = 1;
     gethostname(world->host, sizeof world->host - 1);
+    world->hosts = &world->host;
     ts_log_set_rank(0, 1, world->host);
     *world_p = world;
     return TS_OK;

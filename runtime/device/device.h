@@ -83,6 +83,10 @@ typedef struct ts_device_ops {
      * the run. */
     ts_status (*launch)(ts_stream *stream, const ts_kernel *kernel, const void *args, size_t bytes);
 
+    /* Optional. Run the kernel's host function in the stream's order; what it touches must be pinned
+     * or plain host memory. NULL: launch does it. */
+    ts_status (*run_on_host)(ts_stream *stream, const ts_kernel *kernel, const void *args,
+                             size_t bytes);
     /* Optional; a device without them runs eagerly. Between begin and end every copy, fill and
      * launch on the stream is recorded, not run; event and sync calls on it are errors. A graph
      * may be launched any number of times, and runs as one item of the stream. */
@@ -178,6 +182,12 @@ static inline ts_status ts_stream_launch(ts_stream *stream, const ts_kernel *ker
                                          const void *args, size_t bytes)
 {
     return stream->device->ops->launch(stream, kernel, args, bytes);
+}
+static inline ts_status ts_stream_run_on_host(ts_stream *stream, const ts_kernel *kernel,
+                                              const void *args, size_t bytes)
+{
+    const ts_device_ops *ops = stream->device->ops;
+    return (ops->run_on_host ? ops->run_on_host : ops->launch)(stream, kernel, args, bytes);
 }
 static inline bool ts_device_can_capture(const ts_device *device)
 {

@@ -67,9 +67,14 @@ static const ts_option algorithm_rows[] = {
     {0}};
 
 static const ts_option device_rows[] = {
-    {"device", TS_OPTION_TEXT, AT(device), "auto", NULL, 0, 0, "auto or host"},
-    {"communicator", TS_OPTION_CHOICE, AT(communicator), "auto", "auto|self|ring|mpi", 0, 0,
-     "collectives: ring is our own over MPI send and receive, mpi is MPI_Allreduce"},
+    {"device", TS_OPTION_TEXT, AT(device), "auto", NULL, 0, 0,
+     "auto, cuda or host; auto takes CUDA when a GPU answers"},
+    {"communicator", TS_OPTION_CHOICE, AT(communicator), "auto", "auto|self|nccl|ring|staged|mpi",
+     0, 0,
+     "collectives: nccl; ring is our own over MPI send and receive; staged is that ring for a "
+     "GPU's memory; mpi is MPI_Allreduce"},
+    {"nccl-ctas", TS_OPTION_INT, AT(nccl_ctas), "4", NULL, 1, 64,
+     "blocks that an NCCL collective may take: more move more, and leave compute less"},
     {"bucket-kib", TS_OPTION_INT, AT(bucket_kib), "4096", NULL, 1, 1 << 22,
      "ssgd: gradients in a bucket, KiB"},
     {"timeout", TS_OPTION_INT, AT(timeout), "120", NULL, 1, 1e6,

@@ -26,7 +26,7 @@ typedef struct ts_config {
     ts_algorithm_config algorithm_config;
     /* device and communication */
     const char *device, *communicator;
-    int64_t bucket_kib, timeout, run_ahead;
+    int64_t bucket_kib, timeout, run_ahead, nccl_ctas;
     bool graphs;
     /* the run */
     const char *run, *resume, *weights;

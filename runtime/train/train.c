@@ -226,8 +226,8 @@ static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
     TS_TRY(ts_world_agree(t->world, open_alone(t)));
     TS_TRY(check_ranks(t));
     TS_TRY(open_folder(t));
-    TS_TRY(ts_communicator_open(c->communicator, t->world, t->comm, (int)c->timeout,
-                                &t->communicator));
+    ts_communicator_options options = {.timeout_s = (int)c->timeout, .ctas = (int)c->nccl_ctas};
+    TS_TRY(ts_communicator_open(c->communicator, t->world, t->comm, &options, &t->communicator));
     TS_TRY(ts_watchdog_open(t->communicator, &t->watchdog));
     TS_TRY(ts_world_agree(t->world, open_algorithm(t)));
     if (!strcmp(c->resume, "auto")) {

@@ -6,6 +6,7 @@
  * waits for a peer. */
 #include "runtime/device/cuda/cuda.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,6 +22,8 @@ typedef struct cuda_device {
 typedef struct cuda_stream {
     ts_stream base;
     cudaStream_t stream;
+    atomic_int status; /* of the first host function that failed, with its trail */
+    char trail[1024];
 } cuda_stream;
 typedef struct cuda_event {
     ts_event base;
@@ -163,7 +166,8 @@ static ts_status cuda_stream_open(ts_device *device, ts_stream_role role, const 
                                                : (least + greatest) / 2;
     cuda_stream *s = calloc(1, sizeof *s);
     TS_NEED(s, TS_ENOMEM, "no memory for a stream");
-    s->base = (ts_stream){device, label};
+    s->base.device = device;
+    s->base.label = label;
     ts_status status =
         ts_cuda_check(cudaStreamCreateWithPriority(&s->stream, cudaStreamNonBlocking, priority),
                       "cudaStreamCreateWithPriority");
@@ -182,10 +186,18 @@ static void cuda_stream_close(ts_stream *stream)
     free(s);
 }
 
+static ts_status host_failure(ts_stream *stream)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    ts_status status = (ts_status)atomic_load(&s->status);
+    if (status) ts_trail_set(s->trail);
+    return status;
+}
+
 static ts_status cuda_stream_sync(ts_stream *stream)
 {
     TS_CUDA_TRY(cudaStreamSynchronize(ts_cuda_stream(stream)));
-    return TS_OK;
+    return host_failure(stream);
 }
 
 static ts_status cuda_event_open(ts_device *device, ts_event **event_p)
@@ -252,6 +264,40 @@ static ts_status cuda_launch(ts_stream *stream, const ts_kernel *kernel, const v
     (void)bytes;
     TS_NEED(kernel->enqueue, TS_EUNSUPPORTED, "kernel %s has no CUDA launcher", kernel->name);
     return kernel->enqueue(args, ts_cuda_stream(stream));
+}
+
+/* One call of a host function, on CUDA's own thread. */
+typedef struct host_call {
+    cuda_stream *stream;
+    const ts_kernel *kernel;
+    _Alignas(16) char args[TS_KERNEL_ARGS_MAX];
+} host_call;
+
+static void CUDART_CB call_host(void *context)
+{
+    host_call *call = context;
+    cuda_stream *s = call->stream;
+    if (!atomic_load(&s->status)) {
+        ts_status status = call->kernel->run(call->args);
+        snprintf(s->trail, sizeof s->trail, "%s", status ? ts_trail() : "");
+        ts_trail_clear();
+        atomic_store(&s->status, (int)status);
+    }
+    free(call);
+}
+
+static ts_status cuda_run_on_host(ts_stream *stream, const ts_kernel *kernel, const void *args,
+                                  size_t bytes)
+{
+    TS_TRY(host_failure(stream));
+    host_call *call = malloc(sizeof *call);
+    TS_NEED(call, TS_ENOMEM, "no memory for a host function");
+    call->stream = (cuda_stream *)stream;
+    call->kernel = kernel;
+    memcpy(call->args, args, bytes);
+    cudaError_t error = cudaLaunchHostFunc(ts_cuda_stream(stream), call_host, call);
+    if (error) free(call);
+    return ts_cuda_check(error, "cudaLaunchHostFunc");
 }
 
 /* ---- graphs ---- */
@@ -321,6 +367,7 @@ const ts_device_ops ts_device_cuda = {
     .copy = cuda_copy,
     .fill = cuda_fill,
     .launch = cuda_launch,
+    .run_on_host = cuda_run_on_host,
     .capture_begin = cuda_capture_begin,
     .capture_end = cuda_capture_end,
     .graph_launch = cuda_graph_launch,

@@ -1,0 +1,187 @@
+/* group.c - see group.h. */
+#include "runtime/comm/group.h"
+
+#include <string.h>
+
+ts_status ts_fault_keep(ts_fault *fault, ts_status status)
+{
+    if (status == TS_OK || atomic_load(&fault->status) != TS_OK) return status;
+    strncpy(fault->trail, ts_trail(), sizeof fault->trail - 1);
+    atomic_store(&fault->status, (int)status);
+    return status;
+}
+
+ts_status ts_fault_get(ts_fault *fault)
+{
+    ts_status status = (ts_status)atomic_load(&fault->status);
+    if (status != TS_OK) ts_trail_set(fault->trail);
+    return status;
+}
+
+int ts_collective_accesses(const void *args, ts_access *list)
+{
+    const ts_collective *call = args;
+    int n = 0;
+    if (call->from_bytes) list[n++] = (ts_access){call->from, call->from_bytes, false};
+    if (call->weight) list[n++] = (ts_access){call->weight, sizeof *call->weight, false};
+    if (call->to_bytes) list[n++] = (ts_access){call->to, call->to_bytes, true};
+    return n;
+}
+
+void ts_group_init(ts_group *group, const ts_communicator_ops *ops, const ts_group_kernels *kernels,
+                   ts_world *world, ts_stream *stream, const ts_communicator_options *options)
+{
+    group->base = (ts_communicator){ops, world, stream};
+    group->kernels = kernels;
+    group->timeout_s = options->timeout_s;
+}
+
+bool ts_group_end(ts_group *group)
+{
+    ts_stream_sync(group->base.stream);
+    return atomic_load(&group->fault.status) == TS_OK;
+}
+
+ts_status ts_group_need_weight(size_t n, ts_reduction reduction, const float *weight)
+{
+    TS_NEED(reduction != TS_WEIGHTED_AVERAGE || weight, TS_EUSAGE,
+            "a weighted average of %zu elements without this rank's weight", n);
+    return TS_OK;
+}
+
+/* A kernel without a CUDA launcher works on host memory, whatever the device. */
+static ts_status launch(const ts_kernel *kernel, const ts_collective *call)
+{
+    ts_stream *stream = call->communicator->stream;
+    return kernel->enqueue ? ts_stream_launch(stream, kernel, call, sizeof *call)
+                           : ts_stream_run_on_host(stream, kernel, call, sizeof *call);
+}
+
+static ts_group *group_of(ts_communicator *communicator)
+{
+    return (ts_group *)communicator;
+}
+
+ts_status ts_group_all_reduce(ts_communicator *communicator, float *to, const float *from, size_t n,
+                              ts_reduction reduction, const float *weight)
+{
+    TS_TRY(ts_group_need_weight(n, reduction, weight));
+    if (n == 0) return TS_OK;
+    ts_collective call = {.communicator = communicator,
+                          .to = to,
+                          .from = from,
+                          .to_bytes = n * sizeof *to,
+                          .from_bytes = n * sizeof *from,
+                          .n = n,
+                          .reduction = reduction,
+                          .weight = reduction == TS_WEIGHTED_AVERAGE ? weight : NULL};
+    TS_TRY(launch(&group_of(communicator)->kernels->all_reduce, &call));
+    return TS_OK;
+}
+
+ts_status ts_group_reduce_scatter(ts_communicator *communicator, float *to, const float *from,
+                                  size_t n, ts_reduction reduction, const float *weight)
+{
+    TS_TRY(ts_group_need_weight(n, reduction, weight));
+    if (n == 0) return TS_OK;
+    ts_collective call = {.communicator = communicator,
+                          .to = to,
+                          .from = from,
+                          .to_bytes = n * sizeof *to,
+                          .from_bytes = n * sizeof *from * (size_t)communicator->world->size,
+                          .n = n,
+                          .reduction = reduction,
+                          .weight = reduction == TS_WEIGHTED_AVERAGE ? weight : NULL};
+    TS_TRY(launch(&group_of(communicator)->kernels->reduce_scatter, &call));
+    return TS_OK;
+}
+
+ts_status ts_group_need_peer(const ts_communicator *communicator, const char *what, int peer)
+{
+    const ts_world *world = communicator->world;
+    TS_NEED(peer >= 0 && peer < world->size, TS_EUSAGE, "%s rank %d of %d ranks", what, peer,
+            world->size);
+    return TS_OK;
+}
+
+ts_status ts_group_broadcast(ts_communicator *communicator, void *data, size_t bytes, int root)
+{
+    TS_TRY(ts_group_need_peer(communicator, "broadcast from", root));
+    if (bytes == 0) return TS_OK;
+    bool is_root = communicator->world->rank == root;
+    ts_collective call = {.communicator = communicator,
+                          .to = data,
+                          .from = data,
+                          .to_bytes = is_root ? 0 : bytes,
+                          .from_bytes = is_root ? bytes : 0,
+                          .n = bytes,
+                          .peer = root};
+    TS_TRY(launch(&group_of(communicator)->kernels->broadcast, &call));
+    return TS_OK;
+}
+
+ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const void *from,
+                              size_t bytes)
+{
+    if (bytes == 0) return TS_OK;
+    ts_collective call = {.communicator = communicator,
+                          .to = to,
+                          .from = from,
+                          .to_bytes = bytes * (size_t)communicator->world->size,
+                          .from_bytes = bytes,
+                          .n = bytes};
+    TS_TRY(launch(&group_of(communicator)->kernels->all_gather, &call));
+    return TS_OK;
+}
+
+ts_status ts_group_need_other(const ts_communicator *communicator, const char *what, int peer,
+                              int tag)
+{
+    TS_TRY(ts_group_need_peer(communicator, what, peer));
+    TS_NEED(peer != communicator->world->rank, TS_EUSAGE, "%s rank %d, which is this rank", what,
+            peer);
+    /* MPI promises tags up to 32767; one is the collectives'. */
+    TS_NEED(tag >= 0 && tag < 32767, TS_EUSAGE, "%s rank %d with tag %d; tags are 0 to 32766", what,
+            peer, tag);
+    return TS_OK;
+}
+
+ts_status ts_group_send(ts_communicator *communicator, const void *data, size_t bytes, int peer,
+                        int tag)
+{
+    TS_TRY(ts_group_need_other(communicator, "send to", peer, tag));
+    if (bytes == 0) return TS_OK;
+    ts_collective call = {.communicator = communicator,
+                          .from = data,
+                          .from_bytes = bytes,
+                          .n = bytes,
+                          .peer = peer,
+                          .tag = tag};
+    TS_TRY(launch(&group_of(communicator)->kernels->send, &call));
+    return TS_OK;
+}
+
+ts_status ts_group_receive(ts_communicator *communicator, void *data, size_t bytes, int peer,
+                           int tag)
+{
+    TS_TRY(ts_group_need_other(communicator, "receive from", peer, tag));
+    if (bytes == 0) return TS_OK;
+    ts_collective call = {.communicator = communicator,
+                          .to = data,
+                          .to_bytes = bytes,
+                          .n = bytes,
+                          .peer = peer,
+                          .tag = tag};
+    TS_TRY(launch(&group_of(communicator)->kernels->receive, &call));
+    return TS_OK;
+}
+
+ts_status ts_group_poll(ts_communicator *communicator)
+{
+    return ts_fault_get(&group_of(communicator)->fault);
+}
+
+void ts_group_abort(ts_communicator *communicator)
+{
+    atomic_store(&group_of(communicator)->stop, true);
+}

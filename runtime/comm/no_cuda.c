@@ -1,0 +1,12 @@
+/* no_cuda.c - see runtime/device/no_cuda.c. */
+#include "runtime/comm/mpi_common.h"
+
+static bool refuse(const ts_world *world, const ts_device *device, const char **why_p)
+{
+    (void)world;
+    (void)device;
+    if (why_p) *why_p = "this build is without CUDA";
+    return false;
+}
+
+const ts_communicator_ops ts_communicator_nccl = {.name = "nccl", .serves = refuse};
