@@ -12,15 +12,18 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/comm/comm.h"
+#include "runtime/comm/rendezvous.h"
 
 static ts_world *world;
 
 static void test_identity(void **state)
 {
     (void)state;
-    const char *size = getenv("OMPI_COMM_WORLD_SIZE");
+    const char *by_mpi = getenv("OMPI_COMM_WORLD_SIZE"), *by_tcp = getenv("TWINSTREAM_SIZE");
+    const char *size = by_mpi ? by_mpi : by_tcp;
     assert_non_null(size);
-    assert_string_equal(world->ops->name, "mpi");
+    assert_string_equal(world->ops->name, by_mpi ? "mpi" : "tcp");
+    for (int r = 0; r < world->size; r++) assert_string_equal(world->hosts[r], world->host);
     assert_int_equal(world->size, atoi(size));
     assert_int_equal(world->local_size, world->size);
     assert_int_equal(world->local_rank, world->rank);
@@ -159,6 +162,15 @@ static void test_names(void **state)
     assert_int_equal(ts_communicator_open("rign", world, stream, &options, &communicator),
                      TS_EUSAGE);
     assert_non_null(strstr(ts_trail_message(), "ring"));
+    if (world->size > 1 &&
+        !strcmp(world->ops->name, "tcp")) { /* no MPI, so no ring on the host's memory */
+        assert_int_equal(ts_communicator_open("auto", world, stream, &options, &communicator),
+                         TS_EUNSUPPORTED);
+        assert_non_null(strstr(ts_trail_message(), "srun --mpi=pmix"));
+        ts_stream_close(stream);
+        ts_device_close(device);
+        return;
+    }
     const char *other = world->size == 1 ? "ring" : "self";
     assert_int_equal(ts_communicator_open(other, world, stream, &options, &communicator),
                      TS_EUNSUPPORTED);
@@ -167,6 +179,23 @@ static void test_names(void **state)
     ts_communicator_close(communicator);
     ts_stream_close(stream);
     ts_device_close(device);
+}
+
+static void test_slurm_hosts(void **state)
+{
+    static const struct {
+        const char *list, *first;
+    } cases[] = {{"gpu1", "gpu1"},
+                 {"gpu1,gpu2", "gpu1"},
+                 {"gpu[03-07,9],cpu1", "gpu03"},
+                 {"gpu[3,5]", "gpu3"},
+                 {"rack[1-2]-eth,other", "rack1-eth"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char host[64];
+        ts_slurm_first_host(cases[i].list, host, sizeof host);
+        assert_string_equal(host, cases[i].first);
+    }
 }
 
 int main(void)
@@ -182,6 +211,7 @@ int main(void)
         cmocka_unit_test(test_probe),
         cmocka_unit_test(test_self),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_slurm_hosts),
     };
     ts_status status = ts_world_open("auto", &world);
     if (status != TS_OK) {

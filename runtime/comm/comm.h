@@ -21,7 +21,7 @@ typedef struct ts_world {
 } ts_world;
 
 struct ts_world_ops {
-    const char *name; /* "mpi", "self" */
+    const char *name; /* "mpi", "tcp", "self" */
     /* Was this process started by its launcher? */
     bool (*present)(void);
     ts_status (*open)(ts_world **world_p);
@@ -43,7 +43,8 @@ struct ts_world_ops {
 /* The version of the MPI library, as text; callable at any time. */
 void ts_comm_library_version(char *text, size_t bytes);
 
-/* "auto": mpi when an MPI launcher started us, else self. */
+/* "auto": mpi when an MPI launcher started us, tcp when srun without MPI or TWINSTREAM_RANK did
+ * (rendezvous.h), else self. */
 ts_status ts_world_open(const char *name, ts_world **world_p);
 void ts_world_close(ts_world *world);
 /* Every rank passes its own status; all get that of the first rank that failed (a request to stop

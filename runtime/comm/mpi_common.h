@@ -35,7 +35,7 @@ static inline void ts_mpi_wait_moved(ts_mpi_wait *wait)
 /* Sleeps at most `longest_ns`; returns for how long nothing has moved, in ns. */
 int64_t ts_mpi_wait_pause(ts_mpi_wait *wait, int64_t longest_ns);
 
-extern const ts_world_ops ts_world_mpi, ts_world_self;
+extern const ts_world_ops ts_world_mpi, ts_world_tcp, ts_world_self;
 extern const ts_communicator_ops ts_communicator_self, ts_communicator_nccl, ts_communicator_ring,
     ts_communicator_staged, ts_communicator_mpi;
 

@@ -23,9 +23,10 @@ static staged *staged_of(ts_communicator *communicator)
 static bool staged_serves(const ts_world *world, const ts_device *device, const char **why_p)
 {
     (void)device;
-    const char *why = world->ops != &ts_world_mpi ? "it needs ranks started by MPI"
-                      : world->size == 1          ? "it is for several ranks"
-                                                  : NULL;
+    const char *why = world->ops != &ts_world_mpi
+                          ? "it needs ranks started by mpirun or by srun --mpi=pmix"
+                      : world->size == 1 ? "it is for several ranks"
+                                         : NULL;
     if (why && why_p) *why_p = why;
     return !why;
 }

@@ -9,7 +9,7 @@
 
 enum { PROBE_MS = 1000 /* after a time-out */ };
 
-static const ts_world_ops *const worlds[] = {&ts_world_mpi, &ts_world_self, NULL};
+static const ts_world_ops *const worlds[] = {&ts_world_mpi, &ts_world_tcp, &ts_world_self, NULL};
 const ts_communicator_ops *const ts_communicators[] = {
     &ts_communicator_self,   &ts_communicator_nccl, &ts_communicator_ring,
     &ts_communicator_staged, &ts_communicator_mpi,  NULL};
@@ -31,7 +31,7 @@ ts_status ts_world_open(const char *name, ts_world **world_p)
             return TS_OK;
         }
     }
-    return unknown("world", name, "auto|mpi|self");
+    return unknown("world", name, "auto|mpi|tcp|self");
 }
 
 void ts_world_close(ts_world *world)

@@ -56,24 +56,12 @@ void ts_comm_library_version(char *text, size_t bytes)
 
 static const char *const launcher_marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
 
-static bool launched(void)
+static bool mpi_present(void)
 {
     for (size_t i = 0; i < sizeof launcher_marks / sizeof *launcher_marks; i++) {
         if (getenv(launcher_marks[i])) return true;
     }
     return false;
-}
-
-/* srun with several tasks, also when it offers MPI nothing: mpi_open then says what to do. */
-static int slurm_tasks(void)
-{
-    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
-    return tasks ? atoi(tasks) : 0;
-}
-
-static bool mpi_present(void)
-{
-    return launched() || slurm_tasks() > 1;
 }
 
 /* ---- who answers ---- */
@@ -219,7 +207,8 @@ ts_status ts_mpi_duplicate(ts_world *base, MPI_Comm *mpi_p)
 
 bool ts_mpi_serves(const ts_world *world, const ts_device *device, const char **why_p)
 {
-    const char *why = world->ops != &ts_world_mpi                  ? "it needs ranks started by MPI"
+    const char *why = world->ops != &ts_world_mpi
+                          ? "it needs ranks started by mpirun or by srun --mpi=pmix"
                       : strncmp(device->ops->name, "host", 4) != 0 ? "it works on host memory"
                                                                    : NULL;
     if (why && why_p) *why_p = why;
@@ -240,8 +229,6 @@ static ts_status start_mpi(mpi_world *world)
     TS_MPI_TRY(MPI_Initialized(&initialized));
     TS_MPI_TRY(MPI_Finalized(&finalized));
     TS_NEED(!finalized, TS_EUSAGE, "this process has finalized MPI; it can start only once");
-    TS_NEED(initialized || launched() || slurm_tasks() < 2, TS_EUSAGE,
-            "srun started %d tasks without MPI; start them with srun --mpi=pmix", slurm_tasks());
     if (initialized) {
         TS_MPI_TRY(MPI_Query_thread(&provided));
     } else {
