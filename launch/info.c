@@ -28,7 +28,7 @@ static void show_devices(void)
 
 static void show_versions(void)
 {
-    json_t *versions = ts_version_json(), *value;
+    json_t *versions = ts_version_json(true), *value;
     const char *name;
     printf("Versions\n");
     json_object_foreach(versions, name, value)
@@ -43,8 +43,8 @@ static void show_communicators(const ts_world *world, const ts_device *device)
     for (int i = 0; ts_communicators[i]; i++) {
         const char *why = NULL;
         bool serves = ts_communicators[i]->serves(world, device, &why);
-        printf("  %-10s %s%s\n", ts_communicators[i]->name, serves ? "serves" : "does not serve: ",
-               serves ? "" : why);
+        printf("  %-10s %s%s\n", ts_communicators[i]->name,
+               serves ? "serves" : "does not serve: ", serves ? "" : why);
     }
 }
 

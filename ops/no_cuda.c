@@ -1,4 +1,6 @@
 /* no_cuda.c - see runtime/device/no_cuda.c. */
+#include <stdio.h>
+
 #include "ops/op.h"
 
 static bool refuse(const ts_device *device, const ts_op_desc *desc, const char **why_p)
@@ -7,6 +9,11 @@ static bool refuse(const ts_device *device, const ts_op_desc *desc, const char *
     (void)desc;
     (void)why_p; /* no device of this build asks */
     return false;
+}
+
+void ts_op_cudnn_version(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "absent: this build is without CUDA");
 }
 
 const ts_op_ops ts_op_cuda = {.name = "cuda", .serves = refuse};

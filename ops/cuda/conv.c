@@ -41,11 +41,9 @@ static size_t channels_of(const ts_op_desc *d)
 static bool cudnn_serves(const ts_device *device, const ts_op_desc *d, const char **why_p)
 {
     const char *why = NULL;
-    if (strcmp(device->ops->name, "cuda") != 0)
-        why = "it runs on CUDA only";
-    else if (d->kind != TS_OP_CONV)
+    if (strcmp(device->ops->name, "cuda") != 0 || d->kind != TS_OP_CONV)
         return false; /* not its business */
-    else if (d->layout != TS_NHWC || (d->in_layout != TS_NHWC && d->in_layout != TS_NHWC8))
+    if (d->layout != TS_NHWC || (d->in_layout != TS_NHWC && d->in_layout != TS_NHWC8))
         why = "it reads and writes NHWC";
     else if (d->out.c % CHANNELS || (d->in_layout == TS_NHWC && d->in.c % CHANNELS))
         why = "channels must be a multiple of 8, but for a picture's";

@@ -36,10 +36,8 @@ static bool cuda_serves(const ts_device *device, const ts_op_desc *desc, const c
 {
     const ts_cuda_kind *kind = kinds[desc->kind];
     const char *why = NULL;
-    if (strcmp(device->ops->name, "cuda") != 0)
-        why = "it runs on CUDA only";
-    else if (kind)
-        why = kind->refuses(desc);
+    if (strcmp(device->ops->name, "cuda") != 0) return false; /* not its business */
+    if (kind) why = kind->refuses(desc);
     if (why_p && why) *why_p = why;
     return kind && !why;
 }

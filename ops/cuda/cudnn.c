@@ -71,14 +71,31 @@ static ts_status describe_device(ts_cudnn *on, const char *json)
     return check(cudnn.cudnnBackendFinalize(on->device), "device description");
 }
 
-ts_status ts_cudnn_open(const char *device_json, ts_cudnn **cudnn_p)
+static ts_status open_library(void)
 {
     static const ts_library library = {"cuDNN", "TWINSTREAM_CUDNN_LIBRARY", TS_CUDNN_LIBRARY,
                                        "libcudnn.so.9"};
-    *cudnn_p = NULL;
     if (!cudnn.cudnnGetVersion) TS_TRY(ts_library_open(&library, names, cudnn.all));
     TS_NEED(cudnn.cudnnGetVersion() >= OLDEST, TS_EUNSUPPORTED, "cuDNN %zu is too old; 9 is needed",
             cudnn.cudnnGetVersion());
+    return TS_OK;
+}
+
+void ts_op_cudnn_version(char *text, size_t bytes)
+{
+    if (open_library()) {
+        snprintf(text, bytes, "absent: %s", ts_trail_message());
+        ts_trail_clear();
+        return;
+    }
+    size_t v = cudnn.cudnnGetVersion();
+    snprintf(text, bytes, "%zu.%zu.%zu", v / 10000, v / 100 % 100, v % 100);
+}
+
+ts_status ts_cudnn_open(const char *device_json, ts_cudnn **cudnn_p)
+{
+    *cudnn_p = NULL;
+    TS_TRY(open_library());
     ts_cudnn *on = calloc(1, sizeof *on);
     TS_NEED(on, TS_ENOMEM, "no memory for cuDNN");
     ts_status status = device_json ? describe_device(on, device_json)

@@ -129,7 +129,7 @@ static bool onednn_serves(const ts_device *device, const ts_op_desc *d, const ch
     ts_op_desc training = *d;
     training.training = true;
     if (!strcmp(device->ops->name, "cuda"))
-        why = "it runs on the host only";
+        return false; /* not its business */
     else if (d->kind != TS_OP_CONV)
         why = NULL; /* not its business */
     else {

@@ -53,9 +53,8 @@ static bool host_serves(const ts_device *device, const ts_op_desc *desc, const c
 {
     const ts_host_kind *kind = kind_of(desc);
     const char *why = NULL;
-    if (!strcmp(device->ops->name, "cuda"))
-        why = "it runs on the host only";
-    else if (kind && !kind->serves(desc))
+    if (!strcmp(device->ops->name, "cuda")) return false; /* not its business */
+    if (kind && !kind->serves(desc))
         why = "not in these layouts or types";
     else if (kind)
         return true;

@@ -42,6 +42,8 @@ struct ts_world_ops {
 
 /* The version of the MPI library, as text; callable at any time. */
 void ts_comm_library_version(char *text, size_t bytes);
+/* The version of NCCL, or why it is absent. */
+void ts_comm_nccl_version(char *text, size_t bytes);
 
 /* "auto": mpi when an MPI launcher started us, tcp when srun without MPI or TWINSTREAM_RANK did
  * (rendezvous.h), else self. */

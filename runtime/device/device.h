@@ -35,7 +35,7 @@ typedef struct ts_access {
     size_t bytes;
     bool write;
 } ts_access;
-enum { TS_ACCESS_MAX = 24, TS_KERNEL_ARGS_MAX = 512 };
+enum { TS_ACCESS_MAX = 24, TS_KERNEL_ARGS_MAX = 512, TS_IDENTITY_MAX = 64 };
 
 typedef struct ts_kernel {
     const char *name;
@@ -83,8 +83,14 @@ typedef struct ts_device_ops {
      * the run. */
     ts_status (*launch)(ts_stream *stream, const ts_kernel *kernel, const void *args, size_t bytes);
 
-    /* Optional. Run the kernel's host function in the stream's order; what it touches must be pinned
-     * or plain host memory. NULL: launch does it. */
+    /* Optional. At most TS_IDENTITY_MAX bytes that no other device has, "GPU 3 (0f3a...)". NULL:
+     * one device serves any number of ranks. */
+    void (*identity)(ts_device *device, char *text, size_t bytes);
+    /* Optional. A range, nested, that a profiler shows beside this thread's calls. */
+    void (*range_push)(const char *name);
+    void (*range_pop)(void);
+    /* Optional. Run the kernel's host function in the stream's order; what it touches must be
+     * pinned or plain host memory. NULL: launch does it. */
     ts_status (*run_on_host)(ts_stream *stream, const ts_kernel *kernel, const void *args,
                              size_t bytes);
     /* Optional; a device without them runs eagerly. Between begin and end every copy, fill and
@@ -114,6 +120,8 @@ struct ts_graph {
 };
 
 extern const ts_device_ops ts_device_host, ts_device_cuda;
+/* "13.0, driver 13.0", or why there is none. */
+void ts_device_cuda_version(char *text, size_t bytes);
 /* NULL-terminated; the order is that of --device auto. */
 extern const ts_device_ops *const ts_devices[];
 /* "auto" takes the first that opens. TS_EUSAGE when the name is unknown. */
@@ -188,6 +196,14 @@ static inline ts_status ts_stream_run_on_host(ts_stream *stream, const ts_kernel
 {
     const ts_device_ops *ops = stream->device->ops;
     return (ops->run_on_host ? ops->run_on_host : ops->launch)(stream, kernel, args, bytes);
+}
+static inline void ts_range_push(ts_device *device, const char *name)
+{
+    if (device->ops->range_push) device->ops->range_push(name);
+}
+static inline void ts_range_pop(ts_device *device)
+{
+    if (device->ops->range_pop) device->ops->range_pop();
 }
 static inline bool ts_device_can_capture(const ts_device *device)
 {

@@ -1,4 +1,6 @@
 /* no_cuda.c - what stands for the CUDA device in a build without the CUDA Toolkit. */
+#include <stdio.h>
+
 #include "runtime/device/trace_ring.h"
 #include "runtime/device/vector_kernels.h"
 
@@ -13,6 +15,11 @@ static ts_status refuse(int ordinal, ts_device **device_p)
 }
 
 const ts_device_ops ts_device_cuda = {.name = "cuda", .open = refuse};
+
+void ts_device_cuda_version(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "absent; this build is without: %s", TS_CUDA_MISSING);
+}
 
 /* Never reached: no stream of a CUDA device is ever open. */
 #define STUB(name)                                                                                 \

@@ -1,9 +1,10 @@
 /* step.c - one local step: data, forward, backward, update, tick, with the algorithm's hooks.
  *
  * The step is a program: segments of device work, with the algorithm's hooks between them. A
- * device that captures records each segment once and launches it ever after; hooks stay eager,
- * because a round differs from step to step and a step does not. Everything that changes inside
- * a segment is read from the control block. */
+ * device that captures runs the first step as it is, because libraries make their handles then,
+ * records each segment of the second and launches it ever after; hooks stay eager, because a round
+ * differs from step to step and a step does not. Everything that changes inside a segment is read
+ * from the control block. */
 #include "runtime/train/trainer.h"
 
 #include <stdlib.h>
@@ -23,32 +24,28 @@ struct ts_step {
     ts_trainer *t;
     segment *segments;
     int n_segments, capacity;
-    bool captured;
+    enum { FIRST, EAGER, READY, RECORDING, RECORDED } state;
     ts_event **behind; /* [run_ahead] ends of the last steps */
     int64_t run_ahead;
 };
 
 static ts_status call_hook(ts_step *s, hook which, int bucket)
 {
+    static const char *const names[] = {"", "bucket ready", "before update", "after update"};
     ts_algorithm *a = s->t->algorithm;
-    switch (which) {
-    case HOOK_BUCKET:
-        return a->ops->bucket_ready(a, bucket);
-    case HOOK_BEFORE_UPDATE:
-        return a->ops->before_update(a, s->t->step);
-    case HOOK_AFTER_UPDATE:
-        return a->ops->after_update(a, s->t->step);
-    case HOOK_NONE:
-        break;
-    }
-    return TS_OK;
+    if (which == HOOK_NONE) return TS_OK;
+    ts_range_push(s->t->device, names[which]);
+    ts_status status = which == HOOK_BUCKET          ? a->ops->bucket_ready(a, bucket)
+                       : which == HOOK_BEFORE_UPDATE ? a->ops->before_update(a, s->t->step)
+                                                     : a->ops->after_update(a, s->t->step);
+    ts_range_pop(s->t->device);
+    return status;
 }
 
 /* The end of a segment: while capturing, close the graph and open the next; else call. */
 static ts_status reach(ts_step *s, hook which, int bucket)
 {
-    if (!ts_device_can_capture(s->t->device) || !s->t->config->graphs)
-        return call_hook(s, which, bucket);
+    if (s->state != RECORDING) return call_hook(s, which, bucket);
     if (s->n_segments == s->capacity) {
         int capacity = s->capacity ? 2 * s->capacity : 16;
         segment *grown = realloc(s->segments, (size_t)capacity * sizeof *grown);
@@ -114,10 +111,20 @@ static ts_status body(ts_step *s)
 
 static ts_status capture(ts_step *s)
 {
+    s->state = RECORDING;
     TS_TRY(ts_stream_capture_begin(s->t->compute));
     TS_TRY(body(s));
     TS_TRY(reach(s, HOOK_NONE, -1));
-    s->captured = true;
+    s->state = RECORDED;
+    return TS_OK;
+}
+
+static ts_status replay(ts_step *s)
+{
+    for (int i = 0; i < s->n_segments; i++) {
+        TS_TRY(ts_graph_launch(s->segments[i].graph, s->t->compute));
+        TS_TRY(call_hook(s, s->segments[i].then, s->segments[i].bucket));
+    }
     return TS_OK;
 }
 
@@ -126,15 +133,14 @@ ts_status ts_step_run(ts_step *s)
     ts_trainer *t = s->t;
     ts_event *end = s->behind[t->step % s->run_ahead];
     TS_TRY(ts_event_sync(end));
-    if (!ts_device_can_capture(t->device) || !t->config->graphs) {
-        TS_TRY(body(s));
-    } else {
-        if (!s->captured) TS_TRY(capture(s));
-        for (int i = 0; i < s->n_segments; i++) {
-            TS_TRY(ts_graph_launch(s->segments[i].graph, t->compute));
-            TS_TRY(call_hook(s, s->segments[i].then, s->segments[i].bucket));
-        }
-    }
+    ts_range_push(t->device, "local step");
+    ts_status status = TS_OK;
+    if (s->state == READY) status = capture(s);
+    if (!status) status = s->state == RECORDED ? replay(s) : body(s);
+    ts_range_pop(t->device);
+    TS_TRY(status);
+    if (s->state == FIRST)
+        s->state = ts_device_can_capture(t->device) && t->config->graphs ? READY : EAGER;
     TS_TRY(ts_event_record(end, t->compute));
     t->step++;
     return TS_OK;

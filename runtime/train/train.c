@@ -14,6 +14,7 @@
 #include "runtime/base/log.h"
 #include "runtime/device/vector.h"
 #include "runtime/train/checkpoint.h"
+#include "runtime/train/ranks.h"
 #include "runtime/train/trainer.h"
 
 enum { STAMPS = 1 << 16 };
@@ -163,25 +164,6 @@ static ts_status open_algorithm(ts_trainer *t)
     return ts_algorithm_find(c->algorithm)->open(&worker, &c->algorithm_config, &t->algorithm);
 }
 
-/* Ranks that would not fit together are refused before the first collective of training. */
-static ts_status check_ranks(ts_trainer *t)
-{
-    struct {
-        uint64_t signature;
-        int64_t total, batch, share, seed, period, delay;
-    } shape = {ts_model_signature(t->model),
-               t->total,
-               t->config->batch,
-               t->shard.n,
-               t->config->seed,
-               t->config->algorithm_config.period,
-               t->config->algorithm_config.delay};
-    return ts_world_same(t->world,
-                         "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period or delay",
-                         &shape, sizeof shape);
-}
-
 /* What a rank can do, and fail at, on its own. */
 static ts_status open_alone(ts_trainer *t)
 {
@@ -218,16 +200,26 @@ static ts_status open_loop(ts_trainer *t, ts_evaluator **evaluator_p)
                              evaluator_p);
 }
 
+static ts_status open_communicator(ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    ts_communicator_options options = {.timeout_s = (int)c->timeout, .ctas = (int)c->nccl_ctas};
+    ts_status status =
+        ts_communicator_open(c->communicator, t->world, t->comm, &options, &t->communicator);
+    /* what none of the ranks can do, one says */
+    return status == TS_EUNSUPPORTED || status == TS_EUSAGE ? ts_world_agree(t->world, status)
+                                                            : status;
+}
+
 /* Stretches that may fail on one rank alone end in an agreement, so that no rank is left waiting
  * in the collective that follows. */
 static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
 {
     const ts_config *c = t->config;
     TS_TRY(ts_world_agree(t->world, open_alone(t)));
-    TS_TRY(check_ranks(t));
+    TS_TRY(ts_ranks_check(t));
     TS_TRY(open_folder(t));
-    ts_communicator_options options = {.timeout_s = (int)c->timeout, .ctas = (int)c->nccl_ctas};
-    TS_TRY(ts_communicator_open(c->communicator, t->world, t->comm, &options, &t->communicator));
+    TS_TRY(open_communicator(t));
     TS_TRY(ts_watchdog_open(t->communicator, &t->watchdog));
     TS_TRY(ts_world_agree(t->world, open_algorithm(t)));
     if (!strcmp(c->resume, "auto")) {
@@ -260,6 +252,7 @@ static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
     ts_model_close(t->model);
     ts_dataset_close(t->dataset);
     ts_stream_close(t->compute);
+    free(t->identities);
     if (t->device) ts_device_release(t->device, TS_MEMORY_DEVICE, t->control);
     ts_device_close(t->device);
 }
@@ -358,6 +351,7 @@ static void announce(const ts_trainer *t)
     ts_info("%d rank%s x batch %lld, %lld local steps, %lld an epoch; communicator %s",
             t->world->size, t->world->size == 1 ? "" : "s", (long long)c->batch,
             (long long)t->total, (long long)t->per_epoch, t->communicator->ops->name);
+    ts_ranks_announce(t);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
         ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "

@@ -15,6 +15,7 @@ typedef struct ts_trainer {
     const ts_option_set *options;
     ts_world *world;
     ts_device *device;
+    char (*identities)[TS_IDENTITY_MAX]; /* [size] ranks' GPUs; NULL on the host device */
     ts_stream *compute, *comm;
     ts_communicator *communicator;
     ts_watchdog *watchdog;

@@ -16,11 +16,22 @@ const char *ts_version_commit(void)
     return TS_COMMIT;
 }
 
-json_t *ts_version_json(void)
+json_t *ts_version_json(bool cuda)
 {
-    char ops[64], comm[256];
+    char ops[64], comm[256], text[256];
     ts_op_library_version(ops, sizeof ops);
     ts_comm_library_version(comm, sizeof comm);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s}", "twinstream", TS_VERSION, "oneDNN", ops, "MPI",
-                     comm, "jansson", JANSSON_VERSION, "compiler", __VERSION__);
+    json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:s}", "twinstream", TS_VERSION, "oneDNN", ops,
+                            "MPI", comm, "jansson", JANSSON_VERSION, "compiler", __VERSION__);
+    static const struct {
+        const char *name;
+        void (*version)(char *text, size_t bytes);
+    } of_cuda[] = {{"CUDA", ts_device_cuda_version},
+                   {"cuDNN", ts_op_cudnn_version},
+                   {"NCCL", ts_comm_nccl_version}};
+    for (size_t i = 0; cuda && i < sizeof of_cuda / sizeof *of_cuda; i++) {
+        of_cuda[i].version(text, sizeof text);
+        json_object_set_new(all, of_cuda[i].name, json_string(text));
+    }
+    return all;
 }

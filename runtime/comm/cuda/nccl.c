@@ -79,6 +79,18 @@ static ts_status open_library(void)
     return TS_OK;
 }
 
+void ts_comm_nccl_version(char *text, size_t bytes)
+{
+    int v = 0;
+    if (open_library()) {
+        snprintf(text, bytes, "absent: %s", ts_trail_message());
+        ts_trail_clear();
+        return;
+    }
+    api.ncclGetVersion(&v);
+    snprintf(text, bytes, "%d.%d.%d", v / 10000, v / 100 % 100, v % 100);
+}
+
 static bool nccl_serves(const ts_world *world, const ts_device *device, const char **why_p)
 {
     static char missing[256];

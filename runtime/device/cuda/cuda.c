@@ -6,6 +6,7 @@
  * waits for a peer. */
 #include "runtime/device/cuda/cuda.h"
 
+#include <nvtx3/nvToolsExt.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,8 +62,8 @@ unsigned ts_cuda_blocks(size_t n, size_t each)
 
 /* ---- the device ---- */
 
-/* Which GPU: the rank's number on its machine. Fewer GPUs than ranks is refused unless asked for.
- */
+/* Which GPU: the rank's number on its machine. Where each process is shown one GPU only, as SLURM
+ * does, all take the first; who shares one is found when the ranks meet. */
 static ts_status choose(int ordinal, int *gpu_p)
 {
     int n = 0;
@@ -72,11 +73,6 @@ static ts_status choose(int ordinal, int *gpu_p)
             CUDART_VERSION % 1000 / 10);
     TS_NEED(error == cudaSuccess && n > 0, TS_EUNSUPPORTED, "no GPU: %s",
             error ? cudaGetErrorString(error) : "the driver shows none");
-    const char *shared = getenv("TWINSTREAM_SHARE_GPU");
-    TS_NEED(ordinal < n || (shared && *shared == '1'), TS_EUSAGE,
-            "rank %d of this machine has no GPU of its own, there are %d: start at most %d ranks "
-            "here, or set TWINSTREAM_SHARE_GPU=1 to let ranks share one",
-            ordinal, n, n);
     *gpu_p = ordinal % n;
     return TS_OK;
 }
@@ -121,6 +117,16 @@ static void cuda_describe(ts_device *base, char *text, size_t bytes)
     snprintf(text, bytes, "GPU %d %s, %d processors, compute capability %d.%d, %.1f GiB",
              device->ordinal, p->name, p->multiProcessorCount, p->major, p->minor,
              (double)p->totalGlobalMem / (1 << 30));
+}
+
+static void cuda_identity(ts_device *base, char *text, size_t bytes)
+{
+    const cuda_device *device = (const cuda_device *)base;
+    const unsigned char *id = (const unsigned char *)device->properties.uuid.bytes;
+    int used = snprintf(text, bytes, "GPU %d (", device->ordinal);
+    for (int i = 0; i < 16; i++)
+        used += snprintf(text + used, bytes - (size_t)used, "%02x", (unsigned)id[i]);
+    snprintf(text + used, bytes - (size_t)used, ")");
 }
 
 static ts_status cuda_alloc(ts_device *device, ts_memory kind, size_t bytes, void **memory_p)
@@ -342,6 +348,25 @@ static void cuda_graph_close(ts_graph *graph)
     free(graph);
 }
 
+void ts_device_cuda_version(char *text, size_t bytes)
+{
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver)) driver = 0;
+    snprintf(text, bytes, "%d.%d, driver %s%d.%d", CUDART_VERSION / 1000,
+             CUDART_VERSION % 1000 / 10, driver ? "" : "absent, ", driver / 1000,
+             driver % 1000 / 10);
+}
+
+static void cuda_range_push(const char *name)
+{
+    nvtxRangePushA(name);
+}
+
+static void cuda_range_pop(void)
+{
+    nvtxRangePop();
+}
+
 static ts_status cuda_clock_offset(ts_device *device, int64_t *offset_ns_p)
 {
     (void)device;
@@ -353,6 +378,9 @@ const ts_device_ops ts_device_cuda = {
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,
+    .identity = cuda_identity,
+    .range_push = cuda_range_push,
+    .range_pop = cuda_range_pop,
     .alloc = cuda_alloc,
     .release = cuda_release,
     .stream_open = cuda_stream_open,

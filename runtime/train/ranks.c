@@ -1,0 +1,65 @@
+/* ranks.c - see ranks.h. */
+#include "runtime/train/ranks.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "runtime/base/log.h"
+
+static ts_status check_fit(ts_trainer *t)
+{
+    struct {
+        uint64_t signature;
+        int64_t total, batch, share, seed, period, delay;
+    } shape = {ts_model_signature(t->model),
+               t->total,
+               t->config->batch,
+               t->shard.n,
+               t->config->seed,
+               t->config->algorithm_config.period,
+               t->config->algorithm_config.delay};
+    return ts_world_same(t->world,
+                         "the model's layout, the number of steps, batch, share of the data, seed, "
+                         "period or delay",
+                         &shape, sizeof shape);
+}
+
+static ts_status gather_identities(ts_trainer *t)
+{
+    char own[TS_IDENTITY_MAX] = "";
+    if (!t->device->ops->identity) return TS_OK;
+    t->device->ops->identity(t->device, own, sizeof own);
+    t->identities = calloc((size_t)t->world->size, sizeof *t->identities);
+    TS_TRY(ts_world_agree(
+        t->world,
+        t->identities ? TS_OK : TS_ERROR(TS_ENOMEM, "no memory for %d ranks", t->world->size)));
+    return t->world->ops->all_gather(t->world, own, t->identities, sizeof own);
+}
+
+/* All ranks see the same list, so all come to the same end. */
+static ts_status check_devices(const ts_trainer *t)
+{
+    const ts_world *world = t->world;
+    const char *shared = getenv("TWINSTREAM_SHARE_GPU");
+    if (shared && *shared == '1') return TS_OK;
+    for (int r = 0; r < world->size && t->identities; r++)
+        for (int s = 0; s < r; s++)
+            TS_NEED(strcmp(t->identities[r], t->identities[s]), TS_EUSAGE,
+                    "ranks %d and %d of host %s have the same %s: start no more ranks on a host "
+                    "than it has GPUs, or set TWINSTREAM_SHARE_GPU=1 to let them share",
+                    s, r, world->hosts[r], t->identities[r]);
+    return TS_OK;
+}
+
+ts_status ts_ranks_check(ts_trainer *t)
+{
+    TS_TRY(gather_identities(t));
+    TS_TRY(ts_world_agree(t->world, check_devices(t)));
+    return check_fit(t);
+}
+
+void ts_ranks_announce(const ts_trainer *t)
+{
+    for (int r = 0; r < t->world->size && t->identities; r++)
+        ts_info("rank %d, host %s: %s", r, t->world->hosts[r], t->identities[r]);
+}
