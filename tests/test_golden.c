@@ -519,7 +519,7 @@ int main(void)
         cmocka_unit_test(test_equalities), cmocka_unit_test(test_consensus),
         cmocka_unit_test(test_resume),     cmocka_unit_test(test_bad_settings),
     };
-    if (ts_world_open("auto", &world) || ts_device_open("host", 0, &device) ||
+    if (ts_world_open("auto", &world) || ts_device_open(test_device(), world->local_rank, &device) ||
         ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &compute) ||
         ts_stream_open(device, TS_STREAM_COMM, "comm", &comm) ||
         ts_communicator_open("auto", world, comm, &(ts_communicator_options){.timeout_s = 30},

@@ -20,10 +20,13 @@ typedef struct cuda_device {
     struct cudaDeviceProp properties;
     int ordinal;
 } cuda_device;
+typedef struct host_call host_call;
 typedef struct cuda_stream {
     ts_stream base;
     cudaStream_t stream;
-    atomic_int status; /* of the first host function that failed, with its trail */
+    bool capturing;
+    host_call *captured; /* host functions in graphs captured from it, which live as long as it */
+    atomic_int status;   /* of the first host function that failed, with its trail */
     char trail[1024];
 } cuda_stream;
 typedef struct cuda_event {
@@ -129,13 +132,19 @@ static void cuda_identity(ts_device *base, char *text, size_t bytes)
     snprintf(text + used, bytes - (size_t)used, ")");
 }
 
+/* TWINSTREAM_MANAGED=1 is for tests, which look into device memory when streams are idle, and whose
+ * kernels run on the host. */
+static bool is_managed(void)
+{
+    return getenv("TWINSTREAM_MANAGED") != NULL;
+}
+
 static ts_status cuda_alloc(ts_device *device, ts_memory kind, size_t bytes, void **memory_p)
 {
     (void)device;
     size_t room = bytes ? bytes : 1, free_bytes = 0, total = 0;
     *memory_p = NULL;
-    /* TWINSTREAM_MANAGED=1 is for tests, which look into device memory between two runs. */
-    bool managed = getenv("TWINSTREAM_MANAGED") != NULL;
+    bool managed = is_managed();
     cudaError_t error = kind == TS_MEMORY_PINNED
                             ? cudaHostAlloc(memory_p, room, cudaHostAllocPortable)
                         : managed ? cudaMallocManaged(memory_p, room, cudaMemAttachGlobal)
@@ -157,6 +166,59 @@ static void cuda_release(ts_device *device, ts_memory kind, void *memory)
         (void)cudaFreeHost(memory);
     else
         (void)cudaFree(memory);
+}
+
+/* ---- host functions ---- */
+
+/* One call of a host function, on CUDA's own thread. */
+struct host_call {
+    cuda_stream *stream;
+    const ts_kernel *kernel;
+    host_call *next; /* in a graph it runs again and again, and is kept in a list */
+    bool captured;
+    _Alignas(16) char args[TS_KERNEL_ARGS_MAX];
+};
+
+static void free_calls(host_call *call)
+{
+    while (call) {
+        host_call *next = call->next;
+        free(call);
+        call = next;
+    }
+}
+
+static void CUDART_CB call_host(void *context)
+{
+    host_call *call = context;
+    cuda_stream *s = call->stream;
+    ts_status status = TS_OK;
+    if (!atomic_load(&s->status)) status = call->kernel->run(call->args);
+    if (status) {
+        snprintf(s->trail, sizeof s->trail, "%s\n  on stream %s", ts_trail(), s->base.label);
+        ts_trail_clear();
+        atomic_store(&s->status, (int)status);
+    }
+    if (!call->captured) free(call);
+}
+
+static ts_status cuda_run_on_host(ts_stream *stream, const ts_kernel *kernel, const void *args,
+                                  size_t bytes)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    host_call *call = malloc(sizeof *call);
+    TS_NEED(call, TS_ENOMEM, "no memory for a host function");
+    call->stream = s;
+    call->kernel = kernel;
+    call->captured = s->capturing;
+    call->next = s->captured;
+    memcpy(call->args, args, bytes);
+    cudaError_t error = cudaLaunchHostFunc(s->stream, call_host, call);
+    if (error)
+        free(call);
+    else if (s->capturing)
+        s->captured = call;
+    return ts_cuda_check(error, "cudaLaunchHostFunc");
 }
 
 /* ---- streams and events ---- */
@@ -184,15 +246,26 @@ static ts_status cuda_stream_open(ts_device *device, ts_stream_role role, const 
     return status;
 }
 
+static void drop_capture(cuda_stream *s)
+{
+    cudaGraph_t captured = NULL;
+    ts_warn("stream %s was closed while it was capturing: the graph is lost", s->base.label);
+    (void)cudaStreamEndCapture(s->stream, &captured);
+    if (captured) (void)cudaGraphDestroy(captured);
+}
+
 static void cuda_stream_close(ts_stream *stream)
 {
     cuda_stream *s = (cuda_stream *)stream;
+    if (s->capturing) drop_capture(s);
     (void)cudaStreamSynchronize(s->stream);
     (void)cudaStreamDestroy(s->stream);
+    free_calls(s->captured);
     free(s);
 }
 
-static ts_status host_failure(ts_stream *stream)
+/* A failure of the stream's host functions comes back from every later call. */
+static ts_status check_stream(ts_stream *stream)
 {
     cuda_stream *s = (cuda_stream *)stream;
     ts_status status = (ts_status)atomic_load(&s->status);
@@ -200,10 +273,21 @@ static ts_status host_failure(ts_stream *stream)
     return status;
 }
 
+/* CUDA would make of these a dependency of the graph, or end the capture. */
+static ts_status check_idle(ts_stream *stream, const char *what)
+{
+    TS_TRY(check_stream(stream));
+    TS_NEED(!((cuda_stream *)stream)->capturing, TS_EDEVICE,
+            "%s on stream %s, which is capturing: a graph holds copies, fills and launches", what,
+            stream->label);
+    return TS_OK;
+}
+
 static ts_status cuda_stream_sync(ts_stream *stream)
 {
+    TS_TRY(check_idle(stream, "a wait"));
     TS_CUDA_TRY(cudaStreamSynchronize(ts_cuda_stream(stream)));
-    return host_failure(stream);
+    return check_stream(stream);
 }
 
 static ts_status cuda_event_open(ts_device *device, ts_event **event_p)
@@ -229,12 +313,14 @@ static void cuda_event_close(ts_event *event)
 
 static ts_status cuda_event_record(ts_event *event, ts_stream *stream)
 {
+    TS_TRY(check_idle(stream, "an event's record"));
     TS_CUDA_TRY(cudaEventRecord(((cuda_event *)event)->event, ts_cuda_stream(stream)));
     return TS_OK;
 }
 
 static ts_status cuda_event_wait(ts_event *event, ts_stream *stream)
 {
+    TS_TRY(check_idle(stream, "an event's wait"));
     TS_CUDA_TRY(cudaStreamWaitEvent(ts_cuda_stream(stream), ((cuda_event *)event)->event, 0));
     return TS_OK;
 }
@@ -254,12 +340,14 @@ static bool cuda_event_done(ts_event *event)
 
 static ts_status cuda_copy(ts_stream *stream, void *to, const void *from, size_t bytes)
 {
+    TS_TRY(check_stream(stream));
     TS_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, ts_cuda_stream(stream)));
     return TS_OK;
 }
 
 static ts_status cuda_fill(ts_stream *stream, void *to, int byte, size_t bytes)
 {
+    TS_TRY(check_stream(stream));
     TS_CUDA_TRY(cudaMemsetAsync(to, byte, bytes, ts_cuda_stream(stream)));
     return TS_OK;
 }
@@ -267,58 +355,33 @@ static ts_status cuda_fill(ts_stream *stream, void *to, int byte, size_t bytes)
 static ts_status cuda_launch(ts_stream *stream, const ts_kernel *kernel, const void *args,
                              size_t bytes)
 {
-    (void)bytes;
+    TS_TRY(check_stream(stream));
+    TS_NEED(bytes <= TS_KERNEL_ARGS_MAX, TS_EDEVICE, "%zu bytes of arguments for kernel %s; %d fit",
+            bytes, kernel->name, TS_KERNEL_ARGS_MAX);
+    if (!kernel->enqueue && is_managed()) return cuda_run_on_host(stream, kernel, args, bytes);
     TS_NEED(kernel->enqueue, TS_EUNSUPPORTED, "kernel %s has no CUDA launcher", kernel->name);
     return kernel->enqueue(args, ts_cuda_stream(stream));
-}
-
-/* One call of a host function, on CUDA's own thread. */
-typedef struct host_call {
-    cuda_stream *stream;
-    const ts_kernel *kernel;
-    _Alignas(16) char args[TS_KERNEL_ARGS_MAX];
-} host_call;
-
-static void CUDART_CB call_host(void *context)
-{
-    host_call *call = context;
-    cuda_stream *s = call->stream;
-    if (!atomic_load(&s->status)) {
-        ts_status status = call->kernel->run(call->args);
-        snprintf(s->trail, sizeof s->trail, "%s", status ? ts_trail() : "");
-        ts_trail_clear();
-        atomic_store(&s->status, (int)status);
-    }
-    free(call);
-}
-
-static ts_status cuda_run_on_host(ts_stream *stream, const ts_kernel *kernel, const void *args,
-                                  size_t bytes)
-{
-    TS_TRY(host_failure(stream));
-    host_call *call = malloc(sizeof *call);
-    TS_NEED(call, TS_ENOMEM, "no memory for a host function");
-    call->stream = (cuda_stream *)stream;
-    call->kernel = kernel;
-    memcpy(call->args, args, bytes);
-    cudaError_t error = cudaLaunchHostFunc(ts_cuda_stream(stream), call_host, call);
-    if (error) free(call);
-    return ts_cuda_check(error, "cudaLaunchHostFunc");
 }
 
 /* ---- graphs ---- */
 
 static ts_status cuda_capture_begin(ts_stream *stream)
 {
+    TS_TRY(check_idle(stream, "a capture"));
     TS_CUDA_TRY(cudaStreamBeginCapture(ts_cuda_stream(stream), cudaStreamCaptureModeThreadLocal));
+    ((cuda_stream *)stream)->capturing = true;
     return TS_OK;
 }
 
 static ts_status cuda_capture_end(ts_stream *stream, ts_graph **graph_p)
 {
+    cuda_stream *s = (cuda_stream *)stream;
     cudaGraph_t captured = NULL;
     *graph_p = NULL;
-    TS_CUDA_TRY(cudaStreamEndCapture(ts_cuda_stream(stream), &captured));
+    TS_NEED(s->capturing, TS_EDEVICE, "stream %s is not capturing; begin a capture first",
+            stream->label);
+    s->capturing = false;
+    TS_CUDA_TRY(cudaStreamEndCapture(s->stream, &captured));
     cuda_graph *g = calloc(1, sizeof *g);
     ts_status status =
         g ? ts_cuda_check(cudaGraphInstantiate(&g->graph, captured, 0), "cudaGraphInstantiate")
@@ -326,8 +389,7 @@ static ts_status cuda_capture_end(ts_stream *stream, ts_graph **graph_p)
     (void)cudaGraphDestroy(captured);
     if (!status) {
         g->base.device = stream->device;
-        status =
-            ts_cuda_check(cudaGraphUpload(g->graph, ts_cuda_stream(stream)), "cudaGraphUpload");
+        status = ts_cuda_check(cudaGraphUpload(g->graph, s->stream), "cudaGraphUpload");
     }
     if (status)
         free(g);
@@ -338,6 +400,7 @@ static ts_status cuda_capture_end(ts_stream *stream, ts_graph **graph_p)
 
 static ts_status cuda_graph_launch(ts_graph *graph, ts_stream *stream)
 {
+    TS_TRY(check_idle(stream, "a graph"));
     TS_CUDA_TRY(cudaGraphLaunch(((cuda_graph *)graph)->graph, ts_cuda_stream(stream)));
     return TS_OK;
 }
@@ -352,9 +415,12 @@ void ts_device_cuda_version(char *text, size_t bytes)
 {
     int driver = 0;
     if (cudaDriverGetVersion(&driver)) driver = 0;
-    snprintf(text, bytes, "%d.%d, driver %s%d.%d", CUDART_VERSION / 1000,
-             CUDART_VERSION % 1000 / 10, driver ? "" : "absent, ", driver / 1000,
-             driver % 1000 / 10);
+    if (driver)
+        snprintf(text, bytes, "%d.%d, driver %d.%d", CUDART_VERSION / 1000,
+                 CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    else
+        snprintf(text, bytes, "%d.%d, no driver", CUDART_VERSION / 1000,
+                 CUDART_VERSION % 1000 / 10);
 }
 
 static void cuda_range_push(const char *name)
