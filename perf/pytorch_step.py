@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""One PyTorch measurement for perf/against_pytorch: ResNet18 in its CIFAR form, one process, CPU.
+"""PyTorch's side of perf/against_pytorch and perf/gpu/against_pytorch: a local step of ResNet18 or VGG16.
 
-Prints a JSON line: images/s (median over steps), seconds of each step, peak memory of the process.
-The network is written here with torchvision's structure, because torchvision's own has no CIFAR
-form. The batch is fixed and lies in memory, so no data loading is measured.
+Prints a JSON line for each mode and batch: images/s (median over steps), seconds of each step, peak memory. The networks are
+written here with torchvision's structure, because torchvision's own have no CIFAR form. The batch is
+fixed and lies in memory, so no data loading is measured. On CUDA: channels_last, TF32 allowed in fp32
+only with --tf32, and as --mode eager, torch.compile, or a CUDA graph of the whole step.
 """
 import argparse, json, resource, statistics, time
 
@@ -30,8 +31,12 @@ class Block(nn.Module):
         return self.relu(self.bn2(self.conv2(y)) + short)
 
 
-def resnet18(classes=10):
-    layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+def resnet18(pixels, classes):
+    if pixels < 64:
+        layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    else:
+        layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
+                  nn.MaxPool2d(3, 2, 1)]
     before = 64
     for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
         layers += [Block(before, channels, stride), Block(channels, channels, 1)]
@@ -39,39 +44,116 @@ def resnet18(classes=10):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
 
 
+def vgg16(pixels, classes):
+    layers, before = [], 3
+    for channels in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
+        if not channels:
+            layers += [nn.MaxPool2d(2)]
+            continue
+        layers += [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        before = channels
+    if pixels < 64:
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * 7 * 7, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+                         nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, classes))
+
+
+# (network, small pictures): parameters, so that the two sides train the same thing
+PARAMETERS = {("resnet18", True): 11173962, ("resnet18", False): 11689512,
+              ("vgg16", True): 14728266, ("vgg16", False): 138365992}
+
+
+def measure(args, batch, mode):
+    cuda = args.device == "cuda"
+    torch.manual_seed(0)
+    classes = 10 if args.pixels < 64 else 1000
+    model = (resnet18 if args.model == "resnet18" else vgg16)(args.pixels, classes)
+    model = model.to(args.device, memory_format=torch.channels_last).train()
+    count = sum(p.numel() for p in model.parameters())
+    assert count == PARAMETERS[args.model, args.pixels < 64], count
+    extra = {"fused": True} if cuda else {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, **extra)
+    x = torch.randn(batch, 3, args.pixels, args.pixels, device=args.device)
+    x = x.to(memory_format=torch.channels_last)
+    y = torch.randint(0, classes, (batch,), device=args.device)
+    loss_of = nn.CrossEntropyLoss()
+    narrow = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.type)
+    scale = 1024.0 if args.type == "fp16" else 1.0
+
+    def forward(x, y):
+        with torch.autocast(args.device, dtype=narrow or torch.bfloat16, enabled=narrow is not None):
+            return loss_of(model(x), y)
+
+    run = torch.compile(forward) if mode == "compile" else forward
+
+    def step():
+        loss = run(x, y)
+        optimizer.zero_grad(set_to_none=True)
+        (loss * scale if scale != 1 else loss).backward()
+        if scale != 1:
+            torch._foreach_div_([p.grad for p in model.parameters()], scale)
+        optimizer.step()
+        return loss
+
+    call = step
+    if mode == "graph":
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(graph):
+            step()
+        call = graph.replay
+
+    seconds, each = [], 10 if cuda else 1  # on CUDA the host may run ahead, as it does in training
+    for i in range(args.warmup + args.steps):
+        if cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(each):
+            loss = call()
+        if cuda:
+            torch.cuda.synchronize()
+        else:
+            loss.item()
+        if i >= args.warmup:
+            seconds.append((time.perf_counter() - start) / each)
+    record = {"program": "pytorch", "version": torch.__version__, "device": args.device, "model": args.model,
+              "pixels": args.pixels, "type": args.type, "mode": mode, "batch": batch, "threads": args.threads,
+              "images_per_second": batch / statistics.median(seconds), "step_seconds": seconds,
+              "peak_memory_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    if cuda:
+        record.update(cudnn=torch.backends.cudnn.version(), device_name=torch.cuda.get_device_name(),
+                      peak_device_bytes=torch.cuda.max_memory_allocated())
+        torch.cuda.reset_peak_memory_stats()
+    return record
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--type", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=12)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--model", choices=("resnet18", "vgg16"), default="resnet18")
+    parser.add_argument("--pixels", type=int, default=32)
+    parser.add_argument("--type", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--mode", default="eager", help="eager, compile, graph; several with commas")
+    parser.add_argument("--batch", default="64", help="several with commas")
+    parser.add_argument("--compile-batch", help="compile only at these; all")
+    parser.add_argument("--steps", type=int, default=12, help="samples; on CUDA each is the mean of ten steps")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-
-    torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    model = resnet18().to(memory_format=torch.channels_last).train()
-    assert sum(p.numel() for p in model.parameters()) == 11173962
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    x = torch.randn(args.batch, 3, 32, 32).to(memory_format=torch.channels_last)
-    y = torch.randint(0, 10, (args.batch,))
-    loss_of = nn.CrossEntropyLoss()
-    seconds = []
-    for step in range(args.warmup + args.steps):
-        start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.type == "bf16"):
-            loss = loss_of(model(x), y)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        loss.item()
-        if step >= args.warmup:
-            seconds.append(time.perf_counter() - start)
-    print(json.dumps({
-        "program": "pytorch", "version": torch.__version__, "type": args.type, "batch": args.batch,
-        "threads": args.threads, "images_per_second": args.batch / statistics.median(seconds),
-        "step_seconds": seconds,
-        "peak_memory_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.type == "tf32"
+    for mode in args.mode.split(","):
+        for batch in args.batch.split(","):
+            if mode == "compile" and args.compile_batch and batch not in args.compile_batch.split(","):
+                continue
+            print(json.dumps(measure(args, int(batch), mode)), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@
     } while (0)
 
 /* The device under test. With TWINSTREAM_TEST_DEVICE=cuda, device memory must be such that the host
- * may look into it when the streams are idle: set TWINSTREAM_MANAGED=1 beside it. */
+ * may look into it when the streams are idle: set TWINSTREAM_HOST_MEMORY=1 beside it. */
 static inline const char *test_device(void)
 {
     const char *name = getenv("TWINSTREAM_TEST_DEVICE");

@@ -1,6 +1,6 @@
 /* What every device promises, run for the device under test.
  *
- * The kernels here run on the host; with managed memory CUDA's streams run host functions too.
+ * The kernels here run on the host; on CUDA they are host functions in its streams.
  * Delays make wrong orders show. */
 #include "runtime/base/clock.h"
 #include "runtime/base/random.h"

@@ -132,11 +132,11 @@ static void cuda_identity(ts_device *base, char *text, size_t bytes)
     snprintf(text + used, bytes - (size_t)used, ")");
 }
 
-/* TWINSTREAM_MANAGED=1 is for tests, which look into device memory when streams are idle, and whose
- * kernels run on the host. */
-static bool is_managed(void)
+/* TWINSTREAM_HOST_MEMORY=1 is for tests: device memory is pinned host memory, which they may look
+ * into when streams are idle and on which their kernels run as host functions. */
+static bool is_host_memory(ts_memory kind)
 {
-    return getenv("TWINSTREAM_MANAGED") != NULL;
+    return kind == TS_MEMORY_PINNED || getenv("TWINSTREAM_HOST_MEMORY");
 }
 
 static ts_status cuda_alloc(ts_device *device, ts_memory kind, size_t bytes, void **memory_p)
@@ -144,11 +144,8 @@ static ts_status cuda_alloc(ts_device *device, ts_memory kind, size_t bytes, voi
     (void)device;
     size_t room = bytes ? bytes : 1, free_bytes = 0, total = 0;
     *memory_p = NULL;
-    bool managed = is_managed();
-    cudaError_t error = kind == TS_MEMORY_PINNED
-                            ? cudaHostAlloc(memory_p, room, cudaHostAllocPortable)
-                        : managed ? cudaMallocManaged(memory_p, room, cudaMemAttachGlobal)
-                                  : cudaMalloc(memory_p, room);
+    cudaError_t error = is_host_memory(kind) ? cudaHostAlloc(memory_p, room, cudaHostAllocPortable)
+                                             : cudaMalloc(memory_p, room);
     if (error == cudaSuccess) return TS_OK;
     (void)cudaGetLastError(); /* it would come back from the next launch */
     (void)cudaMemGetInfo(&free_bytes, &total);
@@ -162,7 +159,7 @@ static ts_status cuda_alloc(ts_device *device, ts_memory kind, size_t bytes, voi
 static void cuda_release(ts_device *device, ts_memory kind, void *memory)
 {
     (void)device;
-    if (kind == TS_MEMORY_PINNED)
+    if (is_host_memory(kind))
         (void)cudaFreeHost(memory);
     else
         (void)cudaFree(memory);
@@ -358,7 +355,8 @@ static ts_status cuda_launch(ts_stream *stream, const ts_kernel *kernel, const v
     TS_TRY(check_stream(stream));
     TS_NEED(bytes <= TS_KERNEL_ARGS_MAX, TS_EDEVICE, "%zu bytes of arguments for kernel %s; %d fit",
             bytes, kernel->name, TS_KERNEL_ARGS_MAX);
-    if (!kernel->enqueue && is_managed()) return cuda_run_on_host(stream, kernel, args, bytes);
+    if (!kernel->enqueue && is_host_memory(TS_MEMORY_DEVICE))
+        return cuda_run_on_host(stream, kernel, args, bytes);
     TS_NEED(kernel->enqueue, TS_EUNSUPPORTED, "kernel %s has no CUDA launcher", kernel->name);
     return kernel->enqueue(args, ts_cuda_stream(stream));
 }

@@ -1,0 +1,261 @@
+/* kernels.c - what the GPU can do, and our kernels as a share of it: copy bandwidth and the peak of
+ * bf16 matrix products, then SGD, merge, batch norm and the making of a batch by the bytes that
+ * they must move, and the cost of an edge in a captured graph. JSON lines; goal: 85 % of the copy.
+ *
+ * Bytes are counted once for each time that an element must cross the memory bus, whatever a cache
+ * may save. */
+#include <stdlib.h>
+
+#include "ops/cuda/cublas.h"
+#include "perf/gpu/bench.h"
+#include "runtime/data/data.h"
+#include "runtime/device/vector.h"
+
+#define GOAL 0.85
+enum { RUNS = 20, SAMPLES = 7 };
+
+static ts_bench bench;
+static double copy_gb_s;
+
+static void report(const char *kernel, const char *size, double us, double bytes)
+{
+    double gb_s = bytes / us * 1e-3;
+    ts_bench_print(json_pack("{s:s, s:s, s:f, s:f, s:f, s:f}", "kernel", kernel, "size", size, "us",
+                             us, "gb_s", gb_s, "share_of_copy", gb_s / copy_gb_s, "goal", GOAL));
+}
+
+/* ---- what the GPU can do ---- */
+
+typedef struct copy {
+    void *to, *from;
+    size_t bytes;
+} copy;
+
+static ts_status run_copy(void *context, ts_stream *stream)
+{
+    const copy *c = context;
+    return ts_stream_copy(stream, c->to, c->from, c->bytes);
+}
+
+static void measure_copy(void)
+{
+    copy c = {.bytes = (size_t)1 << 30};
+    c.from = ts_bench_alloc(&bench, c.bytes, 1);
+    c.to = ts_bench_alloc(&bench, c.bytes, 0);
+    double us = ts_bench_time(&bench, run_copy, &c, 5, SAMPLES);
+    copy_gb_s = 2 * (double)c.bytes / us * 1e-3;
+    ts_bench_print(
+        json_pack("{s:s, s:f, s:f}", "measure", "copy of 1 GiB", "us", us, "gb_s", copy_gb_s));
+    ts_bench_release(&bench, c.to);
+    ts_bench_release(&bench, c.from);
+}
+
+static ts_status run_product(void *context, ts_stream *stream)
+{
+    return ts_cublas_product(context, ts_cuda_stream(stream));
+}
+
+static void measure_product(void)
+{
+    enum { N = 8192 };
+    size_t bytes = (size_t)N * N * 2;
+    ts_product p = {.rows = N, .columns = N, .inner = N, .b_transposed = true, .type = TS_BF16};
+    p.to_type = TS_BF16;
+    void *a = ts_bench_alloc(&bench, bytes, 0x3c), *b = ts_bench_alloc(&bench, bytes, 0x3b);
+    p.a = a;
+    p.b = b;
+    p.to = ts_bench_alloc(&bench, bytes, 0);
+    p.workspace = ts_bench_alloc(&bench, TS_CUBLAS_WORKSPACE, 0);
+    double us = ts_bench_time(&bench, run_product, &p, RUNS, SAMPLES);
+    ts_bench_print(json_pack("{s:s, s:f, s:f}", "measure", "bf16 product, 8192 cubed", "us", us,
+                             "tflop_s", 2.0 * N * N * N / us * 1e-6));
+    ts_bench_release(&bench, p.workspace);
+    ts_bench_release(&bench, p.to);
+    ts_bench_release(&bench, b);
+    ts_bench_release(&bench, a);
+}
+
+/* ---- flat vectors ---- */
+
+static ts_status run_sgd(void *context, ts_stream *stream)
+{
+    return ts_vector_sgd(stream, context);
+}
+
+static ts_status run_merge(void *context, ts_stream *stream)
+{
+    return ts_vector_merge(stream, context);
+}
+
+static void measure_vectors(size_t n, const char *size)
+{
+    float *v[4];
+    for (int i = 0; i < 4; i++) v[i] = ts_bench_alloc(&bench, n * sizeof **v, 0);
+    uint16_t *shadow = ts_bench_alloc(&bench, n * sizeof *shadow, 0);
+    uint8_t *decays = ts_bench_alloc(&bench, n / TS_VECTOR_BLOCK, 1);
+    ts_control *control = ts_bench_alloc(&bench, sizeof *control, 0);
+    ts_sgd sgd = {.n = n,
+                  .x = v[0],
+                  .shadow = shadow,
+                  .m = v[1],
+                  .g = v[2],
+                  .decays = decays,
+                  .control = control,
+                  .momentum = 0.9f,
+                  .weight_decay = 5e-4f};
+    ts_merge merge = {
+        .n = n, .x = v[0], .shadow = shadow, .average = v[1], .snapshot = v[2], .a = 1, .b = 1};
+    merge.c = -1;
+    copy snapshot = {v[3], v[0], n * sizeof **v};
+    report("sgd", size, ts_bench_time(&bench, run_sgd, &sgd, RUNS, SAMPLES), (double)n * 22);
+    report("merge", size, ts_bench_time(&bench, run_merge, &merge, RUNS, SAMPLES), (double)n * 18);
+    report("snapshot", size, ts_bench_time(&bench, run_copy, &snapshot, RUNS, SAMPLES),
+           (double)n * 8);
+    ts_bench_release(&bench, control);
+    ts_bench_release(&bench, decays);
+    ts_bench_release(&bench, shadow);
+    for (int i = 0; i < 4; i++) ts_bench_release(&bench, v[i]);
+}
+
+/* ---- batch norm ---- */
+
+typedef struct pass {
+    ts_op *op;
+    ts_op_args args;
+    ts_op_pass which;
+} pass;
+
+static ts_status run_pass(void *context, ts_stream *stream)
+{
+    const pass *p = context;
+    return ts_op_launch(p->op, p->which, &p->args, stream);
+}
+
+static void measure_norm(ts_shape s, bool add)
+{
+    char size[64];
+    size_t n = ts_shape_count(s), channels = (size_t)s.c * sizeof(float);
+    ts_op_desc d = {.kind = TS_OP_BATCH_NORM,
+                    .in = s,
+                    .out = s,
+                    .type = TS_BF16,
+                    .out_type = TS_BF16,
+                    .in_layout = TS_NHWC,
+                    .layout = TS_NHWC,
+                    .relu = true,
+                    .add = add,
+                    .needs_dx = true,
+                    .training = true,
+                    .epsilon = 1e-5f,
+                    .momentum = 0.1f};
+    pass p = {.which = TS_FORWARD};
+    ts_bench_check(ts_op_plan(bench.device, &d, NULL, &p.op), "batch norm");
+    void *v[6], *c[5];
+    for (int i = 0; i < 6; i++) v[i] = ts_bench_alloc(&bench, n * 2, 0x3c);
+    for (int i = 0; i < 5; i++) c[i] = ts_bench_alloc(&bench, 2 * channels, 0);
+    p.args = (ts_op_args){.x = v[0],
+                          .y = v[1],
+                          .dy = v[2],
+                          .dx = v[3],
+                          .residual = add ? v[4] : NULL,
+                          .dresidual = add ? v[5] : NULL,
+                          .weight = c[0],
+                          .bias = c[1],
+                          .running = c[2],
+                          .dweight = c[3],
+                          .dbias = c[4],
+                          .saved = ts_bench_alloc(&bench, p.op->saved_bytes, 0),
+                          .scratch = ts_bench_alloc(&bench, p.op->scratch_bytes, 0)};
+    snprintf(size, sizeof size, "%dx%dx%dx%d bf16%s", s.n, s.c, s.h, s.w, add ? " add" : "");
+    /* forward: x twice, y, the residual; backward: x and dy twice, dx; with a residual also y twice
+     * (its ReLU's mask) and the residual's gradient */
+    report("batch norm forward", size, ts_bench_time(&bench, run_pass, &p, RUNS, SAMPLES),
+           (double)n * 2 * (add ? 4 : 3));
+    p.which = TS_BACKWARD_DATA;
+    report("batch norm backward", size, ts_bench_time(&bench, run_pass, &p, RUNS, SAMPLES),
+           (double)n * 2 * (add ? 8 : 5));
+    ts_bench_release(&bench, p.args.scratch);
+    ts_bench_release(&bench, p.args.saved);
+    for (int i = 0; i < 5; i++) ts_bench_release(&bench, c[i]);
+    for (int i = 0; i < 6; i++) ts_bench_release(&bench, v[i]);
+    ts_op_release(p.op);
+}
+
+/* ---- a batch of pictures ---- */
+
+typedef struct loader {
+    ts_dataset *dataset;
+    ts_shard shard;
+    ts_augment augment;
+    ts_control *control;
+    ts_batch batch;
+} loader;
+
+static ts_status run_loader(void *context, ts_stream *stream)
+{
+    const loader *l = context;
+    return ts_data_train_batch(l->dataset, &l->shard, &l->augment, l->control, &l->batch, stream);
+}
+
+static void measure_batch(int batch)
+{
+    loader l = {.augment = {.flip = true, .crop = 4, .shuffle = true}};
+    char size[64];
+    ts_bench_check(ts_dataset_open(bench.device, "synthetic:train=50000,test=1024", &l.dataset),
+                   "data");
+    ts_bench_check(ts_shard_open(l.dataset, 0, 1, batch, 0, 1, &l.shard), "data");
+    l.control = ts_bench_alloc(&bench, sizeof *l.control, 0);
+    l.batch = (ts_batch){.shape = {batch, 3, 32, 32}, .layout = TS_NHWC8, .type = TS_BF16};
+    l.batch.input = ts_bench_alloc(&bench, (size_t)batch * 32 * 32 * 8 * 2, 0);
+    l.batch.labels = ts_bench_alloc(&bench, (size_t)batch * 4, 0);
+    snprintf(size, sizeof size, "%dx3x32x32 to 8 channels bf16", batch);
+    report("batch", size, ts_bench_time(&bench, run_loader, &l, RUNS, SAMPLES),
+           (double)batch * 32 * 32 * (3 + 16));
+    ts_bench_release(&bench, l.batch.labels);
+    ts_bench_release(&bench, l.batch.input);
+    ts_bench_release(&bench, l.control);
+    ts_shard_close(l.dataset, &l.shard);
+    ts_dataset_close(l.dataset);
+}
+
+/* ---- a graph of kernels that do next to nothing ---- */
+
+static ts_status run_graph(void *context, ts_stream *stream)
+{
+    return ts_graph_launch(context, stream);
+}
+
+static void measure_graph(int kernels)
+{
+    ts_graph *graph;
+    float *x = ts_bench_alloc(&bench, 256, 0);
+    ts_bench_check(ts_stream_sync(bench.compute), "graph");
+    ts_bench_check(ts_stream_capture_begin(bench.compute), "graph");
+    for (int i = 0; i < kernels; i++)
+        ts_bench_check(ts_vector_scale(bench.compute, TS_VECTOR_BLOCK, x, 1), "graph");
+    ts_bench_check(ts_stream_capture_end(bench.compute, &graph), "graph");
+    double us = ts_bench_time(&bench, run_graph, graph, RUNS, SAMPLES);
+    ts_bench_print(json_pack("{s:s, s:i, s:f, s:f}", "measure", "graph of small kernels", "kernels",
+                             kernels, "us", us, "us_per_edge", us / kernels));
+    ts_graph_close(graph);
+    ts_bench_release(&bench, x);
+}
+
+int main(void)
+{
+    int code = ts_bench_open(&bench);
+    if (code) return code;
+    measure_copy();
+    measure_product();
+    measure_vectors(11173952, "ResNet18, 11.2 M");
+    measure_vectors(138361856, "VGG16, 138.4 M");
+    measure_norm((ts_shape){512, 64, 32, 32}, false);
+    measure_norm((ts_shape){512, 64, 32, 32}, true);
+    measure_norm((ts_shape){512, 256, 8, 8}, true);
+    measure_norm((ts_shape){512, 512, 4, 4}, true);
+    measure_batch(512);
+    measure_graph(150);
+    measure_graph(600);
+    ts_bench_close(&bench);
+    return 0;
+}
