@@ -16,5 +16,10 @@ void ts_op_cudnn_version(char *text, size_t bytes)
     snprintf(text, bytes, "absent: this build is without CUDA");
 }
 
+void ts_op_cublas_version(char *text, size_t bytes)
+{
+    ts_op_cudnn_version(text, bytes);
+}
+
 const ts_op_ops ts_op_cuda = {.name = "cuda", .serves = refuse};
 const ts_op_ops ts_op_cudnn = {.name = "cudnn", .serves = refuse};

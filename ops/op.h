@@ -153,6 +153,8 @@ bool ts_op_prefers_bf16(const ts_device *device);
 void ts_op_library_version(char *text, size_t bytes);
 /* The same for the GPU's convolutions, or why it is absent. */
 void ts_op_cudnn_version(char *text, size_t bytes);
+/* The same for its products. */
+void ts_op_cublas_version(char *text, size_t bytes);
 
 /* Enqueue one pass. */
 static inline ts_status ts_op_launch(ts_op *op, ts_op_pass pass, const ts_op_args *args,

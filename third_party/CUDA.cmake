@@ -34,7 +34,7 @@ endif()
 function(ts_find_nvidia name header library)
     set(roots ${TWINSTREAM_NVIDIA_ROOT} ${TWINSTREAM_NVIDIA_ROOT}/${library} ${CUDAToolkit_TARGET_DIR} ${CUDAToolkit_LIBRARY_ROOT})
     find_path(${name}_INCLUDE ${header} HINTS ${roots} PATH_SUFFIXES include)
-    find_library(${name}_LIBRARY NAMES ${library} lib${library}.so.9 lib${library}.so.2 HINTS ${roots}
+    find_library(${name}_LIBRARY NAMES ${library} lib${library}.so.9 lib${library}.so.2 NAMES_PER_DIR HINTS ${roots}
         PATH_SUFFIXES lib lib64 lib/x86_64-linux-gnu)
     if(NOT ${name}_INCLUDE OR NOT ${name}_LIBRARY)
         set(TWINSTREAM_CUDA_MISSING ${TWINSTREAM_CUDA_MISSING} ${name} PARENT_SCOPE)
@@ -64,7 +64,7 @@ target_link_libraries(ts_cuda INTERFACE CUDA::cudart_static ${CMAKE_DL_LIBS})
 # cuBLAS, cuDNN and NCCL are opened when they are first needed (runtime/device/cuda/library.h).
 get_target_property(cuBLAS_LIBRARY CUDA::cublas IMPORTED_LOCATION)
 target_compile_definitions(ts_cuda INTERFACE TS_CUBLAS_LIBRARY="${cuBLAS_LIBRARY}"
-    TS_CUBLAS_SO="libcublas.so.${CUDAToolkit_VERSION_MAJOR}"
+    TS_CUBLAS_SO="libcublas.so.${CUDAToolkit_VERSION_MAJOR}" TS_CUDA_WHEEL="cu${CUDAToolkit_VERSION_MAJOR}"
     TS_CUDNN_LIBRARY="${cuDNN_LIBRARY}" TS_NCCL_LIBRARY="${NCCL_LIBRARY}")
 # Contraction off, as on the host: the same bits on both. -Xptxas warnings are errors too.
 target_compile_options(ts_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++17 -fmad=false

@@ -2,20 +2,22 @@
 #include "ops/cuda/cublas.h"
 
 #include <cublas_v2.h>
+#include <stdio.h>
 
 #include "runtime/device/cuda/library.h"
 
 #define FUNCTIONS(F)                                                                               \
-    F(cublasCreate)                                                                                \
-    F(cublasSetStream)                                                                             \
-    F(cublasSetWorkspace)                                                                          \
+    F(cublasCreate_v2)                                                                             \
+    F(cublasSetStream_v2)                                                                          \
+    F(cublasSetWorkspace_v2)                                                                       \
     F(cublasGemmEx)                                                                                \
+    F(cublasGetProperty)                                                                           \
     F(cublasGetStatusString)
 static union {
     struct {
         FUNCTIONS(TS_LIBRARY_POINTER)
     };
-    void *all[5];
+    void *all[6];
 } cublas;
 static const char *const names[] = {FUNCTIONS(TS_LIBRARY_NAME) NULL};
 _Static_assert(sizeof names / sizeof *names == sizeof cublas / sizeof(void *) + 1, "one each");
@@ -27,19 +29,34 @@ static ts_status check(cublasStatus_t status, const char *what)
     return TS_OK;
 }
 
+static ts_status open_library(void)
+{
+    static const ts_library library = {"cuBLAS", "TWINSTREAM_CUBLAS_LIBRARY", TS_CUBLAS_LIBRARY,
+                                       "cublas", TS_CUBLAS_SO};
+    return cublas.cublasGemmEx ? TS_OK : ts_library_open(&library, names, cublas.all);
+}
+
+void ts_op_cublas_version(char *text, size_t bytes)
+{
+    int v[3] = {0};
+    if (open_library()) {
+        snprintf(text, bytes, "absent: %s", ts_trail_message());
+        ts_trail_clear();
+        return;
+    }
+    for (int i = 0; i < 3; i++) cublas.cublasGetProperty((libraryPropertyType)i, &v[i]);
+    snprintf(text, bytes, "%d.%d.%d", v[0], v[1], v[2]);
+}
+
 /* One handle for the process. */
 static ts_status handle_for(const ts_product *p, void *cuda_stream, cublasHandle_t *handle_p)
 {
-    static const ts_library library = {"cuBLAS", "TWINSTREAM_CUBLAS_LIBRARY", TS_CUBLAS_LIBRARY,
-                                       TS_CUBLAS_SO};
     static cublasHandle_t handle;
-    if (!handle) {
-        TS_TRY(ts_library_open(&library, names, cublas.all));
-        TS_TRY(check(cublas.cublasCreate(&handle), "create"));
-    }
-    TS_TRY(check(cublas.cublasSetStream(handle, (cudaStream_t)cuda_stream), "set stream"));
+    TS_TRY(open_library());
+    if (!handle) TS_TRY(check(cublas.cublasCreate_v2(&handle), "create"));
+    TS_TRY(check(cublas.cublasSetStream_v2(handle, (cudaStream_t)cuda_stream), "set stream"));
     *handle_p = handle;
-    return check(cublas.cublasSetWorkspace(handle, p->workspace, TS_CUBLAS_WORKSPACE),
+    return check(cublas.cublasSetWorkspace_v2(handle, p->workspace, TS_CUBLAS_WORKSPACE),
                  "set workspace");
 }
 

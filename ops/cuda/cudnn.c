@@ -74,7 +74,7 @@ static ts_status describe_device(ts_cudnn *on, const char *json)
 static ts_status open_library(void)
 {
     static const ts_library library = {"cuDNN", "TWINSTREAM_CUDNN_LIBRARY", TS_CUDNN_LIBRARY,
-                                       "libcudnn.so.9"};
+                                       "cudnn", "libcudnn.so.9"};
     if (!cudnn.cudnnGetVersion) TS_TRY(ts_library_open(&library, names, cudnn.all));
     TS_NEED(cudnn.cudnnGetVersion() >= OLDEST, TS_EUNSUPPORTED, "cuDNN %zu is too old; 9 is needed",
             cudnn.cudnnGetVersion());

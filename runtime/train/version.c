@@ -27,6 +27,7 @@ json_t *ts_version_json(bool cuda)
         const char *name;
         void (*version)(char *text, size_t bytes);
     } of_cuda[] = {{"CUDA", ts_device_cuda_version},
+                   {"cuBLAS", ts_op_cublas_version},
                    {"cuDNN", ts_op_cudnn_version},
                    {"NCCL", ts_comm_nccl_version}};
     for (size_t i = 0; cuda && i < sizeof of_cuda / sizeof *of_cuda; i++) {

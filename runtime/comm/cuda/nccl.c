@@ -67,7 +67,7 @@ typedef struct nccl {
 
 static ts_status open_library(void)
 {
-    static const ts_library library = {"NCCL", "TWINSTREAM_NCCL_LIBRARY", TS_NCCL_LIBRARY,
+    static const ts_library library = {"NCCL", "TWINSTREAM_NCCL_LIBRARY", TS_NCCL_LIBRARY, "nccl",
                                        "libnccl.so.2"};
     int version = 0;
     if (!api.ncclGetVersion) TS_TRY(ts_library_open(&library, names, api.all));
@@ -313,9 +313,15 @@ static void set_variables(const ts_world *world)
     if (!strcasestr(getenv("NCCL_ALGO"), "ring"))
         ts_warn("NCCL_ALGO=%s: all-reduce will not be a ring", getenv("NCCL_ALGO"));
     if (!shared || *shared != '1') return;
-    /* NCCL refuses two ranks of one host on one GPU; as ranks of two hosts they talk by sockets. */
+    /* Before 2.30 NCCL refuses two ranks of one host on one GPU; as ranks of two hosts they may,
+     * and talk by sockets. */
+    int version = 0;
+    api.ncclGetVersion(&version);
     snprintf(own_host, sizeof own_host, "%s-%d", world->host, world->rank);
-    setenv("NCCL_HOSTID", own_host, 0);
+    if (version < 23000)
+        setenv("NCCL_HOSTID", own_host, 0);
+    else
+        setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 0);
 }
 
 static ts_status connect_ranks(nccl *c, const ts_communicator_options *options)

@@ -2,19 +2,36 @@
 #include "runtime/device/cuda/library.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+static void *open_below(const char *root, const char *folder, const char *so)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s/lib/%s", root, folder, so);
+    return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+static void *find(const ts_library *library)
+{
+    const char *asked = getenv(library->variable), *root = getenv("TWINSTREAM_NVIDIA_ROOT");
+    if (asked) return dlopen(asked, RTLD_NOW | RTLD_LOCAL);
+    void *handle = dlopen(library->built, RTLD_NOW | RTLD_LOCAL);
+    const char *const folders[] = {".", library->folder, TS_CUDA_WHEEL};
+    for (size_t i = 0; root && !handle && i < sizeof folders / sizeof *folders; i++)
+        handle = open_below(root, folders[i], library->so);
+    return handle ? handle : dlopen(library->so, RTLD_NOW | RTLD_LOCAL);
+}
+
 ts_status ts_library_open(const ts_library *library, const char *const *names, void **functions)
 {
-    const char *asked = getenv(library->variable);
-    const char *const files[] = {library->built, library->so};
-    void *handle = asked ? dlopen(asked, RTLD_NOW | RTLD_LOCAL) : NULL;
-    for (size_t i = 0; !asked && !handle && i < sizeof files / sizeof *files; i++)
-        handle = dlopen(files[i], RTLD_NOW | RTLD_LOCAL);
-    TS_NEED(handle, TS_EUNSUPPORTED,
-            "%s cannot be opened: %s; add its folder to LD_LIBRARY_PATH or name the file in %s",
-            library->name, dlerror(), library->variable);
+    void *handle = find(library);
+    TS_NEED(
+        handle, TS_EUNSUPPORTED,
+        "%s cannot be opened: %s; name the folder it is below in TWINSTREAM_NVIDIA_ROOT, or the "
+        "file in %s",
+        library->name, dlerror(), library->variable);
     for (int i = 0; names[i]; i++) {
         functions[i] = dlsym(handle, names[i]);
         if (functions[i]) continue;

@@ -13,11 +13,14 @@ typedef struct ts_library {
     const char *name;     /* "NCCL" */
     const char *variable; /* environment: the file to open instead */
     const char *built;    /* where the build found it */
-    const char *so;       /* its name in the system's path */
+    const char *folder;   /* of its pip wheel, "nccl" */
+    const char *so;       /* its file's name, with the version of its interface */
 } ts_library;
 
-/* Fill `functions` with the addresses of `names` (NULL-terminated), in this order. TS_EUNSUPPORTED
- * when the library or one of them is missing. */
+/* Looked for in this order: the variable's file alone, when it is set; where the build found it;
+ * below TWINSTREAM_NVIDIA_ROOT, a toolkit or the nvidia folder that pip wheels make; where the
+ * system looks. Fill `functions` with the addresses of `names` (NULL-terminated), in this order.
+ * TS_EUNSUPPORTED when the library or one of them is missing. */
 ts_status ts_library_open(const ts_library *library, const char *const *names, void **functions);
 
 /* A struct of function pointers and the names to fill it: LIST(F) is F(function) for each. */
