@@ -1,0 +1,67 @@
+#!/bin/sh
+# program.sh PROGRAM: training on the emulated CUDA device gives the host's losses, with the captured
+# step and without, on one rank and on two; a checkpoint resumes bit for bit; two ranks on one GPU
+# are refused unless asked for. PROGRAM is twinstream_emulated.
+program=$1
+here=$(dirname "$(realpath "$0")")
+mpirun=$here/../../launch/mpirun
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+failed=0
+unset TWINSTREAM_TEST_DEVICE TWINSTREAM_HOST_MEMORY
+
+problem() {
+    echo "FAILED: $*"
+    [ -z "${log-}" ] || tail -n 20 "$log"
+    failed=1
+}
+
+# train NAME RANKS OPTION...
+train() {
+    log=$dir/$1.log
+    run=$dir/$1 ranks=$2
+    shift 2
+    timeout -k 5 120 "$mpirun" "$ranks" "$program" train --model tiny --data synthetic:train=256,test=64 --batch 16 --steps 12 \
+        --log-every 1 --learning-rate 0.05 --algorithm cocod --period 3 --run "$run" "$@" >"$log" 2>&1
+}
+
+losses() {
+    jq -r 'select(.kind == "window") | .loss' "$dir/$1/metrics.jsonl"
+}
+
+# near A B TOLERANCE: the losses of two runs
+near() {
+    losses "$1" >"$dir/a"
+    losses "$2" >"$dir/b"
+    paste "$dir/a" "$dir/b" | awk -v most="$3" '
+        { d = $1 - $2; if (d < 0) d = -d; if (d > most) { print "window " NR ": " $1 " and " $2; bad = 1 } }
+        END { exit bad || NR != 12 }' || problem "the losses of $1 and $2 differ by more than $3"
+}
+
+for type in fp32 bf16; do
+    for ranks in 1 2; do
+        train host-$type-$ranks $ranks --device host --ops reference --type $type || problem "host, $type, $ranks ranks"
+        train cuda-$type-$ranks $ranks --device cuda --type $type || problem "cuda, $type, $ranks ranks"
+        near host-$type-$ranks cuda-$type-$ranks "$([ $type = fp32 ] && echo 0.0001 || echo 0.02)"
+    done
+done
+grep -q 'communicator staged' "$dir/cuda-fp32-2.log" || problem "two ranks without MPI's ring through pinned memory"
+train eager 1 --device cuda --type fp32 --graphs no || problem "without a captured step"
+near cuda-fp32-1 eager 0
+
+# a run of 6 steps has a checkpoint of step 3; what follows from there is what follows in a whole run
+constant="--schedule constant --checkpoint-every 0.375"
+train half 2 --device cuda --type bf16 --steps 6 $constant || problem "half of a run"
+train whole 2 --device cuda --type bf16 --timeline $constant || problem "a whole run"
+train again 2 --device cuda --type bf16 --resume "$dir/half" $constant || problem "a resumed run"
+[ "$(losses again | wc -l)" = 9 ] || problem "the resumed run did not begin after step 3"
+[ "$(losses whole | tail -n 9)" = "$(losses again)" ] || problem "the resumed run has other losses"
+jq -e '[.traceEvents[]? // .[] | .name] | index("comm") and index("forward")' "$dir/whole/timeline.json" >/dev/null ||
+    problem "the timeline lacks a stream"
+
+# one GPU for both
+export TWINSTREAM_EMULATED_GPU=7
+train one 2 --device cuda && problem "two ranks on one GPU were taken"
+grep -q 'ranks 0 and 1 of host .* have the same GPU 0' "$log" || problem "no word about the one GPU"
+TWINSTREAM_SHARE_GPU=1 train shared 2 --device cuda || problem "two ranks that may share a GPU"
+exit $failed
