@@ -1,14 +1,14 @@
 /* batch_norm.cu - batch norm on CUDA: sums, one small kernel for the channels, one pass to apply.
  *
- * Plain grids and a fixed order: each block sums its rows of up to 256 channels, the channel
- * kernel adds the blocks' sums in order, so results do not depend on what else runs, and nothing
+ * Plain grids and a fixed order: each block sums its rows of up to 256 channels, a warp a channel
+ * adds the blocks' sums, so results do not depend on what else runs, and nothing
  * waits for free processors (a grid barrier beside a collective would). An activation is rows x
  * channels (NHWC), eight channels a thread. The maths is norm_element.h's. */
 #include "ops/cuda/cuda_op.h"
 #include "ops/cuda/element.cuh"
 #include "ops/norm_element.h"
 
-enum { THREADS = 256, LANES_MAX = 32, PARTS_MAX = 512 };
+enum { THREADS = 256, WARP = 32, LANES_MAX = 32, PARTS_MAX = 512 };
 
 typedef struct norm_args {
     ts_op_desc d;
@@ -68,6 +68,7 @@ static const char *norm_refuses(const ts_op_desc *d)
 {
     bool rows = d->in_layout == TS_NHWC || (d->in_layout == TS_NCHW && d->in.h * d->in.w == 1);
     if (!rows || d->layout != d->in_layout) return "batch norm is served in NHWC";
+    if (ts_shape_count(d->in) / TS_VEC > UINT32_MAX / 2) return "more than 2^34 elements";
     return d->in.c % TS_VEC ? "batch norm is served for multiples of 8 channels" : NULL;
 }
 
@@ -83,17 +84,17 @@ static void norm_size(ts_op *op)
 __device__ static ts_vec gradient_at(const norm_args &k, size_t v, int c, ts_vec x)
 {
     size_t channels = (size_t)k.d.in.c;
-    ts_vec g = ts_load8(k.dy, v, k.bf16), g2, y;
+    ts_vec g = ts_load8(k.dy, v, k.bf16), g2 = {}, y = {}, gain = {}, bias = {};
     if (k.dy2) g2 = ts_load8(k.dy2, v, k.bf16);
     if (k.mask == TS_MASK_Y) y = ts_load8(k.y, v, k.bf16);
+    if (k.mask == TS_MASK_X) {
+        gain = ts_load8(k.saved + 2 * channels, (size_t)c / TS_VEC, false);
+        bias = ts_load8(k.saved + 3 * channels, (size_t)c / TS_VEC, false);
+    }
 #pragma unroll
     for (int i = 0; i < TS_VEC; i++) {
-        bool by_x = k.mask == TS_MASK_X;
-        float gain = by_x ? k.saved[2 * channels + (size_t)(c + i)] : 0;
-        float bias = by_x ? k.saved[3 * channels + (size_t)(c + i)] : 0;
         if (k.dy2) g.f[i] += g2.f[i];
-        g.f[i] =
-            ts_norm_masked(g.f[i], k.mask, x.f[i], gain, bias, k.mask == TS_MASK_Y ? y.f[i] : 0);
+        g.f[i] = ts_norm_masked(g.f[i], k.mask, x.f[i], gain.f[i], bias.f[i], y.f[i]);
     }
     return g;
 }
@@ -113,6 +114,7 @@ __global__ static void __launch_bounds__(THREADS) sum_rows(norm_args k, bool bac
             for (int i = 0; i < TS_VEC; i++) center.f[i] = k.saved[vector * TS_VEC + i];
         else
             center = ts_load8(k.x, (size_t)vector, k.bf16);
+#pragma unroll 4 /* so many loads are under way at once */
         for (int row = first + row0; row < last; row += rows_at_once) {
             size_t v = (size_t)row * (size_t)vectors + (size_t)vector;
             ts_vec x = ts_load8(k.x, v, k.bf16), g;
@@ -143,22 +145,33 @@ __global__ static void __launch_bounds__(THREADS) sum_rows(norm_args k, bool bac
     }
 }
 
+/* A warp adds the parts of a channel: each lane its own in order, then all lanes as a tree. */
 __device__ static void add_parts(const norm_args &k, int c, double *sum, double *sum2)
 {
     *sum = *sum2 = 0;
-    for (int part = 0; part < k.parts; part++) {
+    for (int part = (int)threadIdx.x % WARP; part < k.parts; part += WARP) {
         const double *at = k.sums + (size_t)part * 2 * (size_t)k.d.in.c + c;
         *sum += at[0];
         *sum2 += at[k.d.in.c];
     }
+    for (int o = WARP / 2; o; o /= 2) {
+        *sum += __shfl_xor_sync(0xffffffffu, *sum, o);
+        *sum2 += __shfl_xor_sync(0xffffffffu, *sum2, o);
+    }
+}
+
+__device__ static int channel_of_warp(void)
+{
+    return (int)(blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP);
 }
 
 __global__ static void __launch_bounds__(THREADS) forward_channels(norm_args k)
 {
-    int c = (int)(blockIdx.x * THREADS + threadIdx.x), n = k.d.in.c;
+    int c = channel_of_warp(), n = k.d.in.c;
     double sum, squares;
     if (c >= n) return;
     add_parts(k, c, &sum, &squares);
+    if (threadIdx.x % WARP) return;
     ts_norm_channel s =
         ts_norm_forward_channel(&k.d, sum, squares, ts_load(k.x, (size_t)c, k.bf16), k.rows,
                                 k.weight[c], k.bias[c], k.running[c], k.running[n + c]);
@@ -180,10 +193,11 @@ __global__ static void __launch_bounds__(THREADS) inference_channels(norm_args k
 
 __global__ static void __launch_bounds__(THREADS) backward_channels(norm_args k)
 {
-    int c = (int)(blockIdx.x * THREADS + threadIdx.x), n = k.d.in.c;
+    int c = channel_of_warp(), n = k.d.in.c;
     double sum, dot;
     if (c >= n) return;
     add_parts(k, c, &sum, &dot);
+    if (threadIdx.x % WARP) return;
     ts_norm_gradient g =
         ts_norm_backward_channel(sum, dot, k.rows, k.saved[c], k.saved[n + c], k.weight[c]);
     k.dweight[c] = g.dweight;
@@ -196,10 +210,9 @@ __global__ static void __launch_bounds__(THREADS) backward_channels(norm_args k)
 /* y from gain and bias, which lie one behind the other at `factors`. */
 __global__ static void __launch_bounds__(THREADS) apply(norm_args k, const float *factors)
 {
-    const size_t vectors = (size_t)k.d.in.c / TS_VEC, all = (size_t)k.rows * vectors;
-    for (size_t v = (size_t)blockIdx.x * THREADS + threadIdx.x; v < all;
-         v += (size_t)gridDim.x * THREADS) {
-        size_t c = v % vectors;
+    const unsigned vectors = (unsigned)k.d.in.c / TS_VEC, all = (unsigned)k.rows * vectors;
+    for (unsigned v = blockIdx.x * THREADS + threadIdx.x; v < all; v += gridDim.x * THREADS) {
+        unsigned c = v % vectors;
         ts_vec x = ts_load8(k.x, v, k.bf16), gain = ts_load8(factors, c, false);
         ts_vec bias = ts_load8(factors + k.d.in.c, c, false), r = {};
         if (k.residual) r = ts_load8(k.residual, v, k.bf16);
@@ -212,11 +225,10 @@ __global__ static void __launch_bounds__(THREADS) apply(norm_args k, const float
 
 __global__ static void __launch_bounds__(THREADS) unapply(norm_args k)
 {
-    const size_t channels = (size_t)k.d.in.c, vectors = channels / TS_VEC;
-    const size_t all = (size_t)k.rows * vectors;
-    for (size_t v = (size_t)blockIdx.x * THREADS + threadIdx.x; v < all;
-         v += (size_t)gridDim.x * THREADS) {
-        size_t c = v % vectors;
+    const unsigned channels = (unsigned)k.d.in.c, vectors = channels / TS_VEC;
+    const unsigned all = (unsigned)k.rows * vectors;
+    for (unsigned v = blockIdx.x * THREADS + threadIdx.x; v < all; v += gridDim.x * THREADS) {
+        unsigned c = v % vectors;
         ts_vec x = ts_load8(k.x, v, k.bf16), g = gradient_at(k, v, (int)c * TS_VEC, x);
         if (k.dresidual) ts_store8(k.dresidual, v, g, k.bf16);
         if (!k.dx) continue;
@@ -233,6 +245,11 @@ __global__ static void __launch_bounds__(THREADS) unapply(norm_args k)
 static unsigned channel_blocks(const norm_args *k)
 {
     return (unsigned)((k->d.in.c + THREADS - 1) / THREADS);
+}
+
+static unsigned warp_blocks(const norm_args *k)
+{
+    return (unsigned)((k->d.in.c + THREADS / WARP - 1) / (THREADS / WARP));
 }
 
 static dim3 sum_grid(const norm_args *k)
@@ -252,7 +269,7 @@ static ts_status norm_forward(const ts_op_run *r, void *cuda_stream)
     cudaStream_t stream = (cudaStream_t)cuda_stream;
     if (k.d.training) {
         sum_rows<<<sum_grid(&k), THREADS, 0, stream>>>(k, false);
-        forward_channels<<<channel_blocks(&k), THREADS, 0, stream>>>(k);
+        forward_channels<<<warp_blocks(&k), THREADS, 0, stream>>>(k);
         apply<<<apply_blocks(&k), THREADS, 0, stream>>>(k, k.saved + 2 * k.d.in.c);
     } else {
         inference_channels<<<channel_blocks(&k), THREADS, 0, stream>>>(k);
@@ -266,7 +283,7 @@ static ts_status norm_backward(const ts_op_run *r, void *cuda_stream)
     norm_args k = norm_of(r);
     cudaStream_t stream = (cudaStream_t)cuda_stream;
     sum_rows<<<sum_grid(&k), THREADS, 0, stream>>>(k, true);
-    backward_channels<<<channel_blocks(&k), THREADS, 0, stream>>>(k);
+    backward_channels<<<warp_blocks(&k), THREADS, 0, stream>>>(k);
     if (k.dx || k.dresidual) unapply<<<apply_blocks(&k), THREADS, 0, stream>>>(k);
     return TS_CUDA_LAUNCHED("batch norm backward");
 }

@@ -92,7 +92,7 @@ static ts_status make_key(const ts_cudnn *cudnn, const ts_op_desc *d, ts_op_pass
 
 typedef struct bench {
     ts_cudnn *cudnn;
-    void *tensors[TS_CUDNN_TENSORS], *workspace;
+    void *tensors[TS_CUDNN_TENSORS], *workspace; /* x, w, y */
     cudaStream_t stream, beside;
     cudaEvent_t begin, end;
     ts_occupant *occupant;
@@ -104,7 +104,7 @@ static ts_status open_bench(bench *b, const ts_op_desc *d, size_t workspace)
     ts_shape x = d->in, w = {d->out.c, d->in.c + 7, d->kernel, d->kernel};
     x.c += 7; /* at most so much padding */
     const size_t sizes[] = {ts_shape_count(x), ts_shape_count(w), ts_shape_count(d->out)};
-    for (int i = 0; i < TS_CUDNN_TENSORS; i++) {
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         size_t bytes = sizes[i] * ts_type_bytes(d->type);
         TS_CUDA_TRY(cudaMalloc(&b->tensors[i], bytes));
         TS_CUDA_TRY(cudaMemset(b->tensors[i], 0x3c, bytes)); /* about 0.01 in every type */

@@ -265,8 +265,8 @@ static descriptor applied(ts_cudnn_graph *g, cudnnDataType_t type, descriptor x,
     ts_shape channels = {1, s.c, 1, 1};
     descriptor scaled = tensor(g, -1, type, s), moved = tensor(g, -1, type, s);
     descriptor rectified = tensor(g, -1, type, s);
-    pointwise(g, CUDNN_POINTWISE_MUL, x, tensor(g, 11, type, channels), scaled);
-    pointwise(g, CUDNN_POINTWISE_ADD, scaled, tensor(g, 12, type, channels), moved);
+    pointwise(g, CUDNN_POINTWISE_MUL, x, tensor(g, TS_CUDNN_SCALE, type, channels), scaled);
+    pointwise(g, CUDNN_POINTWISE_ADD, scaled, tensor(g, TS_CUDNN_BIAS, type, channels), moved);
     pointwise(g, CUDNN_POINTWISE_RELU_FWD, moved, NULL, rectified);
     return rectified;
 }
@@ -281,9 +281,9 @@ static void sums(ts_cudnn_graph *g, descriptor y, ts_shape s)
     set_type(g, d, CUDNN_ATTR_OPERATION_GENSTATS_MATH_PREC, CUDNN_DATA_FLOAT);
     set_descriptor(g, d, CUDNN_ATTR_OPERATION_GENSTATS_XDESC, y);
     set_descriptor(g, d, CUDNN_ATTR_OPERATION_GENSTATS_SUMDESC,
-                   tensor(g, 13, CUDNN_DATA_FLOAT, channels));
+                   tensor(g, TS_CUDNN_SUM, CUDNN_DATA_FLOAT, channels));
     set_descriptor(g, d, CUDNN_ATTR_OPERATION_GENSTATS_SQSUMDESC,
-                   tensor(g, 14, CUDNN_DATA_FLOAT, channels));
+                   tensor(g, TS_CUDNN_SQUARES, CUDNN_DATA_FLOAT, channels));
     operation(g, d, "sums by channel");
 }
 
@@ -293,9 +293,11 @@ static void norm_backward(ts_cudnn_graph *g, cudnnDataType_t type, descriptor dx
 {
     ts_shape channels = {1, s.c, 1, 1};
     const cudnnDataType_t f32 = CUDNN_DATA_FLOAT;
-    descriptor x = tensor(g, 15, type, s), mean = tensor(g, 16, f32, channels);
-    descriptor inverse = tensor(g, 17, f32, channels), scale = tensor(g, 18, f32, channels);
-    descriptor bias = tensor(g, 19, f32, channels), steps[4];
+    descriptor x = tensor(g, TS_CUDNN_NORM_X, type, s),
+               mean = tensor(g, TS_CUDNN_MEAN, f32, channels);
+    descriptor inverse = tensor(g, TS_CUDNN_INVERSE, f32, channels),
+               scale = tensor(g, TS_CUDNN_GAMMA, f32, channels);
+    descriptor bias = tensor(g, TS_CUDNN_BETA, f32, channels), steps[4];
     for (int i = 0; i < 4; i++) steps[i] = tensor(g, -1, f32, s);
     pointwise(g, CUDNN_POINTWISE_SUB, x, mean, steps[0]);
     pointwise(g, CUDNN_POINTWISE_MUL, steps[0], inverse, steps[1]);
@@ -316,7 +318,8 @@ static void norm_backward(ts_cudnn_graph *g, cudnnDataType_t type, descriptor dx
         CUDNN_ATTR_OPERATION_BN_BWD_WEIGHTS_EQ_DY_SCALE_DESC,
         CUDNN_ATTR_OPERATION_BN_BWD_WEIGHTS_EQ_X_SCALE_DESC,
         CUDNN_ATTR_OPERATION_BN_BWD_WEIGHTS_EQ_BIAS};
-    for (int i = 0; i < 5; i++) set_descriptor(g, d, out[i], tensor(g, 20 + i, f32, channels));
+    for (int i = 0; i < 5; i++)
+        set_descriptor(g, d, out[i], tensor(g, TS_CUDNN_DGAMMA + i, f32, channels));
     operation(g, d, "batch norm's backward sums");
 }
 
@@ -526,16 +529,22 @@ void ts_cudnn_plan_close(ts_cudnn_plan *plan)
 ts_status ts_cudnn_run(ts_cudnn *on, const ts_cudnn_plan *plan,
                        void *const tensors[TS_CUDNN_TENSORS], void *workspace, void *cuda_stream)
 {
-    static const int64_t ids[] = {TS_CUDNN_X, TS_CUDNN_W, TS_CUDNN_Y};
+    int64_t ids[TS_CUDNN_TENSORS], n = 0;
+    void *pointers[TS_CUDNN_TENSORS];
+    for (int i = 0; i < TS_CUDNN_TENSORS; i++) {
+        if (!tensors[i]) continue;
+        ids[n] = i;
+        pointers[n++] = tensors[i];
+    }
     descriptor pack = NULL;
     cudnnStatus_t status =
         cudnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
     TS_TRY(check(status, "a variant pack"));
     status = cudnn.cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS,
-                                            CUDNN_TYPE_INT64, TS_CUDNN_TENSORS, ids);
+                                            CUDNN_TYPE_INT64, n, ids);
     if (!status)
         status = cudnn.cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS,
-                                                CUDNN_TYPE_VOID_PTR, TS_CUDNN_TENSORS, tensors);
+                                                CUDNN_TYPE_VOID_PTR, n, pointers);
     if (!status)
         status = cudnn.cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
                                                 CUDNN_TYPE_VOID_PTR, 1, &workspace);

@@ -21,11 +21,26 @@ typedef enum ts_cudnn_form {
     TS_CUDNN_FUSED
 } ts_cudnn_form;
 
-/* The tensors of a graph; a plain one has the first three. */
+/* The tensors of a graph; a plain one has the first three. By channel, [c], are those of the fused:
+ * scale and bias of the type, all others fp32. */
 typedef enum ts_cudnn_tensor {
     TS_CUDNN_X, /* or dx; NHWC */
     TS_CUDNN_W, /* or dw; KRSC */
     TS_CUDNN_Y, /* or dy; NHWC */
+    TS_CUDNN_SCALE,
+    TS_CUDNN_BIAS,    /* forward, backward weights: what is applied to x */
+    TS_CUDNN_SUM,     /* forward: of y */
+    TS_CUDNN_SQUARES, /* of y^2 */
+    TS_CUDNN_NORM_X,  /* backward data: what the batch norm read; NHWC */
+    TS_CUDNN_MEAN,
+    TS_CUDNN_INVERSE, /* 1 / deviation */
+    TS_CUDNN_GAMMA,
+    TS_CUDNN_BETA,
+    TS_CUDNN_DGAMMA, /* written, as are those that follow */
+    TS_CUDNN_DBETA,
+    TS_CUDNN_DY_FACTOR, /* the batch norm's dx = dy_factor dx + x_factor x + shift */
+    TS_CUDNN_X_FACTOR,
+    TS_CUDNN_SHIFT,
     TS_CUDNN_TENSORS
 } ts_cudnn_tensor;
 
@@ -52,7 +67,7 @@ void ts_cudnn_graph_close(ts_cudnn_graph *graph);
 ts_status ts_cudnn_plans(ts_cudnn_graph *graph, size_t cap, const char *only, ts_cudnn_plan *plans,
                          int max, int *n_p);
 void ts_cudnn_plan_close(ts_cudnn_plan *plan);
-/* Enqueue a plan of a plain graph. */
+/* Enqueue a plan; tensors that its graph has not are NULL. */
 ts_status ts_cudnn_run(ts_cudnn *cudnn, const ts_cudnn_plan *plan,
                        void *const tensors[TS_CUDNN_TENSORS], void *workspace, void *cuda_stream);
 

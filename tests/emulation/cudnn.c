@@ -91,10 +91,12 @@ static void CUDART_CB run_conv(void *context)
     ts_op_pass pass = c->graph.pass;
     size_t n = pass == TS_FORWARD ? y_n : pass == TS_BACKWARD_DATA ? x_n : w_n;
     double *sums = calloc(n, sizeof *sums);
-    const void *x = c->tensors[TS_CUDNN_X], *w = c->tensors[TS_CUDNN_W], *y = c->tensors[TS_CUDNN_Y];
+    const void *x = c->tensors[TS_CUDNN_X], *w = c->tensors[TS_CUDNN_W],
+               *y = c->tensors[TS_CUDNN_Y];
     for (int i = 0; i < d->out.n * d->out.h * d->out.w; i++)
         for (int tap = 0; tap < size * size; tap++) {
-            int picture = i / (d->out.h * d->out.w), oh = i / d->out.w % d->out.h, ow = i % d->out.w;
+            int picture = i / (d->out.h * d->out.w), oh = i / d->out.w % d->out.h,
+                ow = i % d->out.w;
             int h = oh * d->stride - d->padding + tap / size;
             int v = ow * d->stride - d->padding + tap % size;
             if (h < 0 || h >= d->in.h || v < 0 || v >= d->in.w) continue;
@@ -104,11 +106,14 @@ static void CUDART_CB run_conv(void *context)
                 size_t w_at = (size_t)(k * size * size + tap) * (size_t)channels;
                 for (size_t e = 0; e < (size_t)channels; e++) {
                     if (pass == TS_FORWARD)
-                        sums[y_at] += (double)load(x, x_at + e, d->type) * load(w, w_at + e, d->type);
+                        sums[y_at] +=
+                            (double)load(x, x_at + e, d->type) * load(w, w_at + e, d->type);
                     else if (pass == TS_BACKWARD_DATA)
-                        sums[x_at + e] += (double)load(y, y_at, d->type) * load(w, w_at + e, d->type);
+                        sums[x_at + e] +=
+                            (double)load(y, y_at, d->type) * load(w, w_at + e, d->type);
                     else
-                        sums[w_at + e] += (double)load(y, y_at, d->type) * load(x, x_at + e, d->type);
+                        sums[w_at + e] +=
+                            (double)load(y, y_at, d->type) * load(x, x_at + e, d->type);
                 }
             }
         }

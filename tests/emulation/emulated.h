@@ -1,6 +1,6 @@
-/* emulated.h - CUDA C on the processor: what a .cu file needs to be compiled as C++ and run, a thread
- * of a block after the other, in the stream's order. For tests without a GPU: it shows what a kernel
- * computes, not how fast, nor races between blocks.
+/* emulated.h - CUDA C on the processor: what a .cu file needs to be compiled as C++ and run, a
+ * thread of a block after the other, in the stream's order. For tests without a GPU: it shows what
+ * a kernel computes, not how fast, nor races between blocks.
  *
  * The build replaces kernel<<<grid, block, shared, stream>>>(...) by EMULATED(...)(...). Threads of
  * a file with barriers are fibers, which change at __syncthreads and at warp shuffles. */
@@ -35,7 +35,7 @@ extern thread_local dim3 grid_size, block_size;
 
 void barrier(void);
 /* The word that lane `lane` gave. */
-uint32_t exchange(uint32_t word, int lane);
+uint64_t exchange(uint64_t word, int lane);
 int lane(void);
 int64_t clock_ns(void);
 
@@ -53,8 +53,7 @@ template <typename... P> struct launch {
     {
         auto arguments = std::make_tuple(static_cast<std::decay_t<P>>(a)...);
         auto function = kernel;
-        enqueue(stream, grid, block, barriers,
-                [=]() { std::apply(function, arguments); });
+        enqueue(stream, grid, block, barriers, [=]() { std::apply(function, arguments); });
     }
 };
 
@@ -67,11 +66,11 @@ launch<P...> make_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t, cu
 
 template <typename T> T shuffle_xor(T value, int mask)
 {
-    uint32_t word;
-    static_assert(sizeof value == sizeof word, "a word");
-    memcpy(&word, &value, sizeof word);
+    uint64_t word = 0;
+    static_assert(sizeof value <= sizeof word, "at most a word");
+    memcpy(&word, &value, sizeof value);
     word = exchange(word, lane() ^ mask);
-    memcpy(&value, &word, sizeof word);
+    memcpy(&value, &word, sizeof value);
     return value;
 }
 } // namespace emulated

@@ -35,7 +35,7 @@ struct block_state {
     std::vector<fiber> fibers;
     meeting all;
     std::vector<meeting> warps;
-    std::vector<uint32_t> words;
+    std::vector<uint64_t> words;
     unsigned running;
     const std::function<void()> *thread;
 };
@@ -125,12 +125,12 @@ int lane(void)
     return (int)(state.running % WARP);
 }
 
-uint32_t exchange(uint32_t word, int from)
+uint64_t exchange(uint64_t word, int from)
 {
     unsigned warp = state.running / WARP;
     state.words[state.running] = word;
     meet(state.warps[warp]);
-    uint32_t other = state.words[warp * WARP + (unsigned)from];
+    uint64_t other = state.words[warp * WARP + (unsigned)from];
     meet(state.warps[warp]);
     return other;
 }

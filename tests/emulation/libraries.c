@@ -1,6 +1,7 @@
 /* libraries.c - cuBLAS's product as plain loops, found where the real library would be opened. */
 #include <cublas_v2.h>
 #include <dlfcn.h>
+#include <stdlib.h>
 
 #include "runtime/base/type.h"
 #include "runtime/device/cuda/library.h"
@@ -90,7 +91,7 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasO
     /* as cuBLAS checks them */
     if (lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m) return CUBLAS_STATUS_INVALID_VALUE;
     product *p = malloc(sizeof *p); /* kept: a graph may run it again */
-    *p = (product){ta == CUBLAS_OP_T,     tb == CUBLAS_OP_T, m, n, k, lda, ldb, ldc, a, b, c,
+    *p = (product){ta == CUBLAS_OP_T,     tb == CUBLAS_OP_T,    m, n, k, lda, ldb, ldc, a, b, c,
                    a_type == CUDA_R_16BF, c_type == CUDA_R_16BF};
     return cudaLaunchHostFunc(current, run_product, p) ? CUBLAS_STATUS_EXECUTION_FAILED
                                                        : CUBLAS_STATUS_SUCCESS;
