@@ -9,6 +9,7 @@
 #include "ops/cuda/cublas.h"
 #include "perf/gpu/bench.h"
 #include "runtime/data/data.h"
+#include "runtime/device/trace.h"
 #include "runtime/device/vector.h"
 
 #define GOAL 0.85
@@ -225,17 +226,22 @@ static ts_status run_graph(void *context, ts_stream *stream)
     return ts_graph_launch(context, stream);
 }
 
-static void measure_graph(int kernels)
+/* With a trace the kernels are its stamps. */
+static void measure_graph(int kernels, ts_trace *trace)
 {
     ts_graph *graph;
     float *x = ts_bench_alloc(&bench, 256, 0);
     ts_bench_check(ts_stream_sync(bench.compute), "graph");
     ts_bench_check(ts_stream_capture_begin(bench.compute), "graph");
     for (int i = 0; i < kernels; i++)
-        ts_bench_check(ts_vector_scale(bench.compute, TS_VECTOR_BLOCK, x, 1), "graph");
+        ts_bench_check(!trace  ? ts_vector_scale(bench.compute, TS_VECTOR_BLOCK, x, 1)
+                       : i % 2 ? ts_trace_end(trace, bench.compute, TS_SPAN_DATA)
+                               : ts_trace_begin(trace, bench.compute, TS_SPAN_DATA, -1),
+                       "graph");
     ts_bench_check(ts_stream_capture_end(bench.compute, &graph), "graph");
     double us = ts_bench_time(&bench, run_graph, graph, RUNS, SAMPLES);
-    ts_bench_print(json_pack("{s:s, s:i, s:f, s:f}", "measure", "graph of small kernels", "kernels",
+    ts_bench_print(json_pack("{s:s, s:i, s:f, s:f}", "measure",
+                             trace ? "graph of stamps" : "graph of small kernels", "kernels",
                              kernels, "us", us, "us_per_edge", us / kernels));
     ts_graph_close(graph);
     ts_bench_release(&bench, x);
@@ -254,8 +260,12 @@ int main(void)
     measure_norm((ts_shape){512, 256, 8, 8}, true);
     measure_norm((ts_shape){512, 512, 4, 4}, true);
     measure_batch(512);
-    measure_graph(150);
-    measure_graph(600);
+    measure_graph(150, NULL);
+    measure_graph(600, NULL);
+    ts_trace *trace;
+    ts_bench_check(ts_trace_open(bench.device, 1 << 14, &trace), "trace");
+    measure_graph(100, trace);
+    ts_trace_close(trace);
     ts_bench_close(&bench);
     return 0;
 }

@@ -1,9 +1,12 @@
 /* cudart.c - the part of the CUDA runtime that we call, over the host device: one GPU of two
  * processors, whose streams are threads. TWINSTREAM_EMULATED_GPU names it, so that ranks may have
- * one in common or not. */
+ * one in common or not. Device memory can be touched only while something of a stream runs: host
+ * code that looks into it ends with a segmentation fault, as it does on a GPU. */
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "runtime/device/device.h"
@@ -84,28 +87,62 @@ cudaError_t cudaPeekAtLastError(void)
 
 /* ---- memory ---- */
 
+/* One range for all of it, handed out from the front; what is freed is not used again. */
+#define ARENA ((size_t)4 << 30)
+static struct {
+    pthread_mutex_t lock;
+    char *base;
+    size_t used;
+    int users; /* streams that run something now */
+} arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void open_arena(int by)
+{
+    pthread_mutex_lock(&arena.lock);
+    bool was = arena.users > 0;
+    arena.users += by;
+    bool is = arena.users > 0;
+    if (was != is && arena.used)
+        mprotect(arena.base, arena.used, is ? PROT_READ | PROT_WRITE : PROT_NONE);
+    pthread_mutex_unlock(&arena.lock);
+}
+
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
-    *memory = bytes > (size_t)4 << 30 ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
-    last = *memory ? last : cudaErrorMemoryAllocation;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + page - 1) / page * page;
+    *memory = NULL;
+    pthread_mutex_lock(&arena.lock);
+    if (!arena.base)
+        arena.base =
+            mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena.base != MAP_FAILED && arena.used + room <= ARENA) {
+        *memory = arena.base + arena.used;
+        arena.used += room;
+        if (arena.users) mprotect(*memory, room, PROT_READ | PROT_WRITE);
+    }
+    pthread_mutex_unlock(&arena.lock);
+    if (!*memory) last = cudaErrorMemoryAllocation;
     return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFree(void *memory)
 {
-    free(memory);
+    (void)memory;
     return cudaSuccess;
 }
 
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags)
 {
     (void)flags;
-    return cudaMalloc(memory, bytes);
+    *memory = bytes > ARENA ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (!*memory) last = cudaErrorMemoryAllocation;
+    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
-    return cudaFree(memory);
+    free(memory);
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
@@ -160,35 +197,49 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return result(ts_event_wait((ts_event *)event, stream_of(stream)));
 }
 
+typedef struct work {
+    cudaHostFn_t run; /* NULL: copy, or fill when `from` is NULL */
+    void *context, *to;
+    const void *from;
+    size_t bytes;
+    int byte;
+} work;
+
+static ts_status run_work(const void *args)
+{
+    const work *w = args;
+    open_arena(1);
+    if (w->run)
+        w->run(w->context);
+    else if (w->from)
+        memmove(w->to, w->from, w->bytes);
+    else
+        memset(w->to, w->byte, w->bytes);
+    open_arena(-1);
+    return TS_OK;
+}
+
+static cudaError_t enqueue(cudaStream_t stream, work w)
+{
+    static const ts_kernel kernel = {.name = "emulated", .run = run_work};
+    return result(ts_stream_launch(stream_of(stream), &kernel, &w, sizeof w));
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
     (void)kind;
-    return result(ts_stream_copy(stream_of(stream), to, from, bytes));
+    return enqueue(stream, (work){.to = to, .from = from, .bytes = bytes});
 }
 
 cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t stream)
 {
-    return result(ts_stream_fill(stream_of(stream), to, byte, bytes));
-}
-
-typedef struct function {
-    cudaHostFn_t run;
-    void *context;
-} function;
-
-static ts_status run_function(const void *args)
-{
-    const function *f = args;
-    f->run(f->context);
-    return TS_OK;
+    return enqueue(stream, (work){.to = to, .byte = byte, .bytes = bytes});
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t run, void *context)
 {
-    static const ts_kernel kernel = {.name = "emulated", .run = run_function};
-    function f = {run, context};
-    return result(ts_stream_launch(stream_of(stream), &kernel, &f, sizeof f));
+    return enqueue(stream, (work){.run = run, .context = context});
 }
 
 /* ---- events ---- */
