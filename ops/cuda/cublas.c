@@ -13,14 +13,7 @@
     F(cublasGemmEx)                                                                                \
     F(cublasGetProperty)                                                                           \
     F(cublasGetStatusString)
-static union {
-    struct {
-        FUNCTIONS(TS_LIBRARY_POINTER)
-    };
-    void *all[6];
-} cublas;
-static const char *const names[] = {FUNCTIONS(TS_LIBRARY_NAME) NULL};
-_Static_assert(sizeof names / sizeof *names == sizeof cublas / sizeof(void *) + 1, "one each");
+TS_LIBRARY_TABLE(cublas, FUNCTIONS);
 
 static ts_status check(cublasStatus_t status, const char *what)
 {
@@ -33,7 +26,7 @@ static ts_status open_library(void)
 {
     static const ts_library library = {"cuBLAS", "TWINSTREAM_CUBLAS_LIBRARY", TS_CUBLAS_LIBRARY,
                                        "cublas", TS_CUBLAS_SO};
-    return cublas.cublasGemmEx ? TS_OK : ts_library_open(&library, names, cublas.all);
+    return cublas.cublasGemmEx ? TS_OK : ts_library_open(&library, cublas_names, cublas.all);
 }
 
 void ts_op_cublas_version(char *text, size_t bytes)

@@ -23,14 +23,7 @@ enum { DESCRIPTORS = 48, CONFIGS = 96, KNOBS = 24, NOTES = 16, OLDEST = 90000 };
     F(cudnnBackendSetAttribute)                                                                    \
     F(cudnnBackendGetAttribute)                                                                    \
     F(cudnnBackendExecute)
-static union {
-    struct {
-        FUNCTIONS(TS_LIBRARY_POINTER)
-    };
-    void *all[12];
-} cudnn;
-static const char *const names[] = {FUNCTIONS(TS_LIBRARY_NAME) NULL};
-_Static_assert(sizeof names / sizeof *names == sizeof cudnn / sizeof(void *) + 1, "one each");
+TS_LIBRARY_TABLE(cudnn, FUNCTIONS);
 
 typedef cudnnBackendDescriptor_t descriptor;
 
@@ -75,7 +68,7 @@ static ts_status open_library(void)
 {
     static const ts_library library = {"cuDNN", "TWINSTREAM_CUDNN_LIBRARY", TS_CUDNN_LIBRARY,
                                        "cudnn", "libcudnn.so.9"};
-    if (!cudnn.cudnnGetVersion) TS_TRY(ts_library_open(&library, names, cudnn.all));
+    if (!cudnn.cudnnGetVersion) TS_TRY(ts_library_open(&library, cudnn_names, cudnn.all));
     TS_NEED(cudnn.cudnnGetVersion() >= OLDEST, TS_EUNSUPPORTED, "cuDNN %zu is too old; 9 is needed",
             cudnn.cudnnGetVersion());
     return TS_OK;

@@ -14,17 +14,51 @@ void ts_bench_check(ts_status status, const char *what)
     exit(ts_status_exit_code(status));
 }
 
-int ts_bench_open(ts_bench *b)
+void ts_bench_open(ts_bench *b)
 {
     if (ts_device_open("cuda", 0, &b->device)) {
         fprintf(stderr, "skipped: %s\n", ts_trail_message());
-        return 77;
+        exit(77);
     }
     ts_bench_check(ts_stream_open(b->device, TS_STREAM_COMPUTE, "compute", &b->compute), "compute");
     ts_bench_check(ts_stream_open(b->device, TS_STREAM_COMM, "comm", &b->comm), "comm");
     ts_bench_check(ts_cuda_check(cudaEventCreate(&b->begin), "an event"), "events");
     ts_bench_check(ts_cuda_check(cudaEventCreate(&b->end), "an event"), "events");
-    return 0;
+}
+
+void ts_bench_options(const char *title, const ts_option *rows, void *settings, const bool *help_p,
+                      int argc, char **argv)
+{
+    const ts_option_group groups[] = {{title, rows, settings}};
+    ts_option_set *options;
+    ts_bench_check(ts_option_set_open(groups, 1, &options), "options");
+    ts_bench_check(ts_option_set_parse(options, argc, argv), "options");
+    if (!*help_p) return; /* the set lives as long as the program: texts lie in it */
+    ts_option_set_help(options, stdout);
+    exit(0);
+}
+
+ts_status ts_bench_run_op(void *context, ts_stream *stream)
+{
+    const ts_bench_op *p = context;
+    return ts_op_launch(p->op, p->which, &p->args, stream);
+}
+
+ts_op_desc ts_bench_norm(ts_shape shape, bool add)
+{
+    return (ts_op_desc){.kind = TS_OP_BATCH_NORM,
+                        .in = shape,
+                        .out = shape,
+                        .type = TS_BF16,
+                        .out_type = TS_BF16,
+                        .in_layout = TS_NHWC,
+                        .layout = TS_NHWC,
+                        .relu = true,
+                        .add = add,
+                        .needs_dx = true,
+                        .training = true,
+                        .epsilon = 1e-5f,
+                        .momentum = 0.1f};
 }
 
 void ts_bench_close(ts_bench *b)

@@ -4,6 +4,8 @@
 
 #include <jansson.h>
 
+#include "ops/op.h"
+#include "runtime/base/option.h"
 #include "runtime/device/cuda/cuda.h"
 
 typedef struct ts_bench {
@@ -12,8 +14,11 @@ typedef struct ts_bench {
     cudaEvent_t begin, end;
 } ts_bench;
 
-/* 77 when there is no GPU, else 0; other failures end the program with a message. */
-int ts_bench_open(ts_bench *bench);
+/* Ends the program: with 77 when there is no GPU, with a message on another failure. */
+void ts_bench_open(ts_bench *bench);
+/* Reads the options into `settings`; ends the program after --help, the row of `help_p`. */
+void ts_bench_options(const char *title, const ts_option *rows, void *settings, const bool *help_p,
+                      int argc, char **argv);
 void ts_bench_close(ts_bench *bench);
 /* Device memory with every byte `byte`. */
 void *ts_bench_alloc(ts_bench *bench, size_t bytes, int byte);
@@ -23,6 +28,16 @@ void ts_bench_release(ts_bench *bench, void *memory);
 typedef ts_status ts_bench_work(void *context, ts_stream *stream);
 /* Microseconds of one run: the median of `samples` times `runs` runs each, warmed up. */
 double ts_bench_time(ts_bench *bench, ts_bench_work *work, void *context, int runs, int samples);
+
+/* One pass of an op, as work: the context is a ts_bench_op. */
+typedef struct ts_bench_op {
+    ts_op *op;
+    ts_op_args args;
+    ts_op_pass which;
+} ts_bench_op;
+ts_bench_work ts_bench_run_op;
+/* Training batch norm with ReLU, bf16, NHWC. */
+ts_op_desc ts_bench_norm(ts_shape shape, bool add);
 
 double ts_median(double *values, int n);
 /* A JSON line on standard output; takes the reference. */

@@ -7,7 +7,6 @@
 
 #include "ops/cuda/conv.h"
 #include "perf/gpu/bench.h"
-#include "runtime/base/option.h"
 
 enum { RUNS = 10, SAMPLES = 3, PLANS = 64 };
 
@@ -73,18 +72,6 @@ static double time_pass(const ts_op_desc *d, ts_op_pass pass, ts_cudnn_form form
     return best;
 }
 
-typedef struct pass {
-    ts_op *op;
-    ts_op_args args;
-    ts_op_pass which;
-} pass;
-
-static ts_status run_pass(void *context, ts_stream *stream)
-{
-    const pass *p = context;
-    return ts_op_launch(p->op, p->which, &p->args, stream);
-}
-
 static ts_status run_copy(void *bytes, ts_stream *stream)
 {
     return ts_stream_copy(stream, copy_to, copy_from, *(const size_t *)bytes);
@@ -119,12 +106,8 @@ static void measure(const layer *l, double *plain_p, double *fused_p)
         plain[p] = time_pass(&conv, (ts_op_pass)p, TS_CUDNN_PLAIN, all);
         fused[p] = time_pass(&conv, (ts_op_pass)p, TS_CUDNN_FUSED, all);
     }
-    ts_op_desc norm = conv;
-    norm.kind = TS_OP_BATCH_NORM;
-    norm.relu = true;
-    norm.epsilon = 1e-5f;
-    norm.momentum = 0.1f;
-    pass p = {.which = TS_FORWARD};
+    ts_op_desc norm = ts_bench_norm(s, false);
+    ts_bench_op p = {.which = TS_FORWARD};
     DO(ts_op_plan(bench.device, &norm, NULL, &p.op));
     void *saved = ts_bench_alloc(&bench, p.op->saved_bytes, 0);
     void *scratch = ts_bench_alloc(&bench, p.op->scratch_bytes, 0);
@@ -140,9 +123,9 @@ static void measure(const layer *l, double *plain_p, double *fused_p)
                           .running = running,
                           .saved = saved,
                           .scratch = scratch};
-    double norm_forward = ts_bench_time(&bench, run_pass, &p, RUNS, SAMPLES);
+    double norm_forward = ts_bench_time(&bench, ts_bench_run_op, &p, RUNS, SAMPLES);
     p.which = TS_BACKWARD_DATA;
-    double norm_backward = ts_bench_time(&bench, run_pass, &p, RUNS, SAMPLES);
+    double norm_backward = ts_bench_time(&bench, ts_bench_run_op, &p, RUNS, SAMPLES);
     /* dy and x read, dx written: a copy moves each byte twice */
     size_t left = n * 2 * 3 / 2;
     copy_from = ts_bench_alloc(&bench, left, 0);
@@ -166,17 +149,9 @@ static void measure(const layer *l, double *plain_p, double *fused_p)
 
 int main(int argc, char **argv)
 {
-    const ts_option_group groups[] = {{"Fused fp16", rows, &set}};
-    ts_option_set *options;
     double bf16 = 0, fp16 = 0;
-    DO(ts_option_set_open(groups, 1, &options));
-    DO(ts_option_set_parse(options, argc, argv));
-    if (set.help) {
-        ts_option_set_help(options, stdout);
-        return 0;
-    }
-    int code = ts_bench_open(&bench);
-    if (code) return code;
+    ts_bench_options("Fused fp16", rows, &set, &set.help, argc, argv);
+    ts_bench_open(&bench);
     DO(ts_cudnn_open(NULL, &cudnn));
     workspace = ts_bench_alloc(&bench, TS_CUDNN_WORKSPACE, 0);
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
@@ -191,6 +166,5 @@ int main(int argc, char **argv)
     ts_bench_release(&bench, workspace);
     ts_cudnn_close(cudnn);
     ts_bench_close(&bench);
-    ts_option_set_close(options);
     return 0;
 }

@@ -120,36 +120,12 @@ static void measure_vectors(size_t n, const char *size)
 
 /* ---- batch norm ---- */
 
-typedef struct pass {
-    ts_op *op;
-    ts_op_args args;
-    ts_op_pass which;
-} pass;
-
-static ts_status run_pass(void *context, ts_stream *stream)
-{
-    const pass *p = context;
-    return ts_op_launch(p->op, p->which, &p->args, stream);
-}
-
 static void measure_norm(ts_shape s, bool add)
 {
     char size[64];
     size_t n = ts_shape_count(s), channels = (size_t)s.c * sizeof(float);
-    ts_op_desc d = {.kind = TS_OP_BATCH_NORM,
-                    .in = s,
-                    .out = s,
-                    .type = TS_BF16,
-                    .out_type = TS_BF16,
-                    .in_layout = TS_NHWC,
-                    .layout = TS_NHWC,
-                    .relu = true,
-                    .add = add,
-                    .needs_dx = true,
-                    .training = true,
-                    .epsilon = 1e-5f,
-                    .momentum = 0.1f};
-    pass p = {.which = TS_FORWARD};
+    ts_op_desc d = ts_bench_norm(s, add);
+    ts_bench_op p = {.which = TS_FORWARD};
     ts_bench_check(ts_op_plan(bench.device, &d, NULL, &p.op), "batch norm");
     void *v[6], *c[5];
     for (int i = 0; i < 6; i++) v[i] = ts_bench_alloc(&bench, n * 2, 0x3c);
@@ -170,10 +146,10 @@ static void measure_norm(ts_shape s, bool add)
     snprintf(size, sizeof size, "%dx%dx%dx%d bf16%s", s.n, s.c, s.h, s.w, add ? " add" : "");
     /* forward: x twice, y, the residual; backward: x and dy twice, dx; with a residual also y twice
      * (its ReLU's mask) and the residual's gradient */
-    report("batch norm forward", size, ts_bench_time(&bench, run_pass, &p, RUNS, SAMPLES),
+    report("batch norm forward", size, ts_bench_time(&bench, ts_bench_run_op, &p, RUNS, SAMPLES),
            (double)n * 2 * (add ? 4 : 3));
     p.which = TS_BACKWARD_DATA;
-    report("batch norm backward", size, ts_bench_time(&bench, run_pass, &p, RUNS, SAMPLES),
+    report("batch norm backward", size, ts_bench_time(&bench, ts_bench_run_op, &p, RUNS, SAMPLES),
            (double)n * 2 * (add ? 8 : 5));
     ts_bench_release(&bench, p.args.scratch);
     ts_bench_release(&bench, p.args.saved);
@@ -249,8 +225,7 @@ static void measure_graph(int kernels, ts_trace *trace)
 
 int main(void)
 {
-    int code = ts_bench_open(&bench);
-    if (code) return code;
+    ts_bench_open(&bench);
     measure_copy();
     measure_product();
     measure_vectors(11173952, "ResNet18, 11.2 M");

@@ -10,7 +10,6 @@
 #include "models/model.h"
 #include "perf/gpu/bench.h"
 #include "runtime/base/clock.h"
-#include "runtime/base/option.h"
 #include "runtime/device/cuda/occupant.h"
 #include "runtime/device/trace.h"
 #include "runtime/device/vector.h"
@@ -240,17 +239,9 @@ static void measure_rounds(ts_trace *trace)
 
 int main(int argc, char **argv)
 {
-    const ts_option_group groups[] = {{"Overlap on one GPU", rows, &set}};
-    ts_option_set *options;
     ts_trace *trace;
-    DO(ts_option_set_open(groups, 1, &options));
-    DO(ts_option_set_parse(options, argc, argv));
-    if (set.help) {
-        ts_option_set_help(options, stdout);
-        return 0;
-    }
-    int code = ts_bench_open(&bench);
-    if (code) return code;
+    ts_bench_options("Overlap on one GPU", rows, &set, &set.help, argc, argv);
+    ts_bench_open(&bench);
     DO(ts_occupant_open(&occupant));
     open_step();
     DO(ts_trace_open(bench.device, 1 << 12, &trace));
@@ -267,6 +258,5 @@ int main(int argc, char **argv)
     ts_model_close(model);
     ts_bench_release(&bench, control);
     ts_bench_close(&bench);
-    ts_option_set_close(options);
     return 0;
 }

@@ -40,14 +40,7 @@ enum { SLOTS = 64, START_S = 120 };
     F(ncclReduceScatter)                                                                           \
     F(ncclSend)                                                                                    \
     F(ncclRecv)
-static union {
-    struct {
-        FUNCTIONS(TS_LIBRARY_POINTER)
-    };
-    void *all[17];
-} api;
-static const char *const names[] = {FUNCTIONS(TS_LIBRARY_NAME) NULL};
-_Static_assert(sizeof names / sizeof *names == sizeof api / sizeof(void *) + 1, "one each");
+TS_LIBRARY_TABLE(api, FUNCTIONS);
 
 typedef struct nccl {
     ts_group base;
@@ -70,7 +63,7 @@ static ts_status open_library(void)
     static const ts_library library = {"NCCL", "TWINSTREAM_NCCL_LIBRARY", TS_NCCL_LIBRARY, "nccl",
                                        "libnccl.so.2"};
     int version = 0;
-    if (!api.ncclGetVersion) TS_TRY(ts_library_open(&library, names, api.all));
+    if (!api.ncclGetVersion) TS_TRY(ts_library_open(&library, api_names, api.all));
     api.ncclGetVersion(&version);
     TS_NEED(version >= NCCL_VERSION_CODE, TS_EUNSUPPORTED,
             "NCCL %d is older than %d, which this build was made with; install that or build with "

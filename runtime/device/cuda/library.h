@@ -23,7 +23,16 @@ typedef struct ts_library {
  * TS_EUNSUPPORTED when the library or one of them is missing. */
 ts_status ts_library_open(const ts_library *library, const char *const *names, void **functions);
 
-/* A struct of function pointers and the names to fill it: LIST(F) is F(function) for each. */
+/* Defines `table`, whose members are pointers to the functions of LIST, and table_names: LIST(F) is
+ * F(function) for each. ts_library_open(&library, table_names, table.all) fills it. */
+#define TS_LIBRARY_TABLE(table, LIST)                                                              \
+    static const char *const table##_names[] = {LIST(TS_LIBRARY_NAME) NULL};                       \
+    static union {                                                                                 \
+        struct {                                                                                   \
+            LIST(TS_LIBRARY_POINTER)                                                               \
+        };                                                                                         \
+        void *all[sizeof table##_names / sizeof *table##_names];                                   \
+    } table
 #define TS_LIBRARY_POINTER(name) __typeof__(&name) name;
 #define TS_LIBRARY_NAME(name) #name,
 
