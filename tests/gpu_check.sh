@@ -2,6 +2,7 @@
 # gpu_check.sh BUILD: perf/gpu/check names only programs and options that are there, and without a GPU it
 # says so and ends with 77. With a GPU run it itself instead.
 build=$1
+command -v python3 >/dev/null || { echo "python3 is not there"; exit 77; }
 check=$(dirname "$(realpath "$0")")/../perf/gpu/check
 command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && { echo "there is a GPU here: run perf/gpu/check"; exit 77; }
 failed=0
