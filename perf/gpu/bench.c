@@ -78,6 +78,23 @@ void *ts_bench_alloc(ts_bench *b, size_t bytes, int byte)
     return memory;
 }
 
+void *ts_bench_random(ts_bench *b, size_t bytes)
+{
+    enum { CHUNK = 4 << 20 };
+    uint16_t *chunk = NULL;
+    char *memory = ts_bench_alloc(b, bytes, 0);
+    ts_bench_check(ts_device_alloc(b->device, TS_MEMORY_PINNED, CHUNK, (void **)&chunk), "memory");
+    for (size_t i = 0; i < CHUNK / sizeof *chunk; i++)
+        chunk[i] = ts_bf16_from_float(2 * ts_random_unit(ts_random(1, 2, i).v[0]) - 1);
+    for (size_t at = 0; at < bytes; at += CHUNK)
+        ts_bench_check(
+            ts_stream_copy(b->compute, memory + at, chunk, bytes - at < CHUNK ? bytes - at : CHUNK),
+            "memory");
+    ts_bench_check(ts_stream_sync(b->compute), "memory");
+    ts_device_release(b->device, TS_MEMORY_PINNED, chunk);
+    return memory;
+}
+
 void ts_bench_release(ts_bench *b, void *memory)
 {
     ts_device_release(b->device, TS_MEMORY_DEVICE, memory);

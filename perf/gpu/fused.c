@@ -99,7 +99,8 @@ static void measure(const layer *l, double *plain_p, double *fused_p)
         size_t bytes = big               ? n * 2
                        : i == TS_CUDNN_W ? (size_t)l->channels * (size_t)l->channels * 18
                                          : channels;
-        all[i] = ts_bench_alloc(&bench, bytes, big || i == TS_CUDNN_W ? 0x2c : 0);
+        all[i] = big || i == TS_CUDNN_W ? ts_bench_random(&bench, bytes)
+                                        : ts_bench_alloc(&bench, bytes, 0);
     }
     double plain[3], fused[3];
     for (int p = TS_FORWARD; p <= TS_BACKWARD_WEIGHTS; p++) {

@@ -62,7 +62,7 @@ static void measure_product(void)
     size_t bytes = (size_t)N * N * 2;
     ts_product p = {.rows = N, .columns = N, .inner = N, .b_transposed = true, .type = TS_BF16};
     p.to_type = TS_BF16;
-    void *a = ts_bench_alloc(&bench, bytes, 0x3c), *b = ts_bench_alloc(&bench, bytes, 0x3b);
+    void *a = ts_bench_random(&bench, bytes), *b = ts_bench_random(&bench, bytes);
     p.a = a;
     p.b = b;
     p.to = ts_bench_alloc(&bench, bytes, 0);

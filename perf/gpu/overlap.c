@@ -81,8 +81,11 @@ static void open_step(void)
     DO(ts_model_init(model, 1, bench.compute));
     DO(ts_workspace_open(model, (int)set.batch, true, control, &workspace));
     ts_batch batch = ts_workspace_batch(workspace);
-    DO(ts_stream_fill(bench.compute, batch.input, 0x3c,
-                      ts_layout_count(batch.layout, batch.shape) * ts_type_bytes(batch.type)));
+    size_t bytes = ts_layout_count(batch.layout, batch.shape) * ts_type_bytes(batch.type);
+    void *random = ts_bench_random(&bench, bytes);
+    DO(ts_stream_copy(bench.compute, batch.input, random, bytes));
+    DO(ts_stream_sync(bench.compute));
+    ts_bench_release(&bench, random);
     DO(ts_stream_fill(bench.compute, batch.labels, 0, (size_t)set.batch * sizeof *batch.labels));
     DO(enqueue_step()); /* once as it is: libraries make their handles */
     DO(ts_stream_sync(bench.compute));
