@@ -3,7 +3,7 @@
  * they must move, and the cost of an edge in a captured graph. JSON lines; goal: 85 % of the copy.
  *
  * Bytes are counted once for each time that an element must cross the memory bus, whatever a cache
- * may save. */
+ * may save. --small tries the program on sizes that measure nothing. */
 #include <stdlib.h>
 
 #include "ops/cuda/cublas.h"
@@ -13,10 +13,22 @@
 #include "runtime/device/vector.h"
 
 #define GOAL 0.85
-enum { RUNS = 20, SAMPLES = 7 };
 
+static struct {
+    bool small, help;
+} set;
+static const ts_option rows[] = {
+    {"small", TS_OPTION_BOOL, offsetof(__typeof__(set), small), "no", NULL, 0, 0,
+     "a trial of the program on small sizes"},
+    {"help", TS_OPTION_BOOL, offsetof(__typeof__(set), help), "no", NULL, 0, 0, "this text"},
+    {0}};
 static ts_bench bench;
 static double copy_gb_s;
+
+static double time_of(ts_bench_work *work, void *context)
+{
+    return ts_bench_time(&bench, work, context, set.small ? 1 : 20, set.small ? 1 : 7);
+}
 
 static void report(const char *kernel, const char *size, double us, double bytes)
 {
@@ -40,13 +52,13 @@ static ts_status run_copy(void *context, ts_stream *stream)
 
 static void measure_copy(void)
 {
-    copy c = {.bytes = (size_t)1 << 30};
+    copy c = {.bytes = (size_t)1 << (set.small ? 20 : 30)};
     c.from = ts_bench_alloc(&bench, c.bytes, 1);
     c.to = ts_bench_alloc(&bench, c.bytes, 0);
-    double us = ts_bench_time(&bench, run_copy, &c, 5, SAMPLES);
+    double us = time_of(run_copy, &c);
     copy_gb_s = 2 * (double)c.bytes / us * 1e-3;
-    ts_bench_print(
-        json_pack("{s:s, s:f, s:f}", "measure", "copy of 1 GiB", "us", us, "gb_s", copy_gb_s));
+    ts_bench_print(json_pack("{s:s, s:I, s:f, s:f}", "measure", "copy", "bytes",
+                             (json_int_t)c.bytes, "us", us, "gb_s", copy_gb_s));
     ts_bench_release(&bench, c.to);
     ts_bench_release(&bench, c.from);
 }
@@ -58,18 +70,18 @@ static ts_status run_product(void *context, ts_stream *stream)
 
 static void measure_product(void)
 {
-    enum { N = 8192 };
-    size_t bytes = (size_t)N * N * 2;
-    ts_product p = {.rows = N, .columns = N, .inner = N, .b_transposed = true, .type = TS_BF16};
+    int n = set.small ? 64 : 8192;
+    size_t bytes = (size_t)n * (size_t)n * 2;
+    ts_product p = {.rows = n, .columns = n, .inner = n, .b_transposed = true, .type = TS_BF16};
     p.to_type = TS_BF16;
     void *a = ts_bench_random(&bench, bytes), *b = ts_bench_random(&bench, bytes);
     p.a = a;
     p.b = b;
     p.to = ts_bench_alloc(&bench, bytes, 0);
     p.workspace = ts_bench_alloc(&bench, TS_CUBLAS_WORKSPACE, 0);
-    double us = ts_bench_time(&bench, run_product, &p, RUNS, SAMPLES);
-    ts_bench_print(json_pack("{s:s, s:f, s:f}", "measure", "bf16 product, 8192 cubed", "us", us,
-                             "tflop_s", 2.0 * N * N * N / us * 1e-6));
+    double us = time_of(run_product, &p);
+    ts_bench_print(json_pack("{s:s, s:i, s:f, s:f}", "measure", "bf16 product", "n", n, "us", us,
+                             "tflop_s", 2.0 * n * n * n / us * 1e-6));
     ts_bench_release(&bench, p.workspace);
     ts_bench_release(&bench, p.to);
     ts_bench_release(&bench, b);
@@ -88,8 +100,11 @@ static ts_status run_merge(void *context, ts_stream *stream)
     return ts_vector_merge(stream, context);
 }
 
-static void measure_vectors(size_t n, const char *size)
+/* Of ResNet18's 11.2 and VGG16's 138.4 million parameters. */
+static void measure_vectors(size_t n)
 {
+    char size[32];
+    snprintf(size, sizeof size, "%zu elements", n);
     float *v[4];
     for (int i = 0; i < 4; i++) v[i] = ts_bench_alloc(&bench, n * sizeof **v, 0);
     uint16_t *shadow = ts_bench_alloc(&bench, n * sizeof *shadow, 0);
@@ -108,10 +123,9 @@ static void measure_vectors(size_t n, const char *size)
         .n = n, .x = v[0], .shadow = shadow, .average = v[1], .snapshot = v[2], .a = 1, .b = 1};
     merge.c = -1;
     copy snapshot = {v[3], v[0], n * sizeof **v};
-    report("sgd", size, ts_bench_time(&bench, run_sgd, &sgd, RUNS, SAMPLES), (double)n * 22);
-    report("merge", size, ts_bench_time(&bench, run_merge, &merge, RUNS, SAMPLES), (double)n * 18);
-    report("snapshot", size, ts_bench_time(&bench, run_copy, &snapshot, RUNS, SAMPLES),
-           (double)n * 8);
+    report("sgd", size, time_of(run_sgd, &sgd), (double)n * 22);
+    report("merge", size, time_of(run_merge, &merge), (double)n * 18);
+    report("snapshot", size, time_of(run_copy, &snapshot), (double)n * 8);
     ts_bench_release(&bench, control);
     ts_bench_release(&bench, decays);
     ts_bench_release(&bench, shadow);
@@ -146,10 +160,9 @@ static void measure_norm(ts_shape s, bool add)
     snprintf(size, sizeof size, "%dx%dx%dx%d bf16%s", s.n, s.c, s.h, s.w, add ? " add" : "");
     /* forward: x twice, y, the residual; backward: x and dy twice, dx; with a residual also y twice
      * (its ReLU's mask) and the residual's gradient */
-    report("batch norm forward", size, ts_bench_time(&bench, ts_bench_run_op, &p, RUNS, SAMPLES),
-           (double)n * 2 * (add ? 4 : 3));
+    report("batch norm forward", size, time_of(ts_bench_run_op, &p), (double)n * 2 * (add ? 4 : 3));
     p.which = TS_BACKWARD_DATA;
-    report("batch norm backward", size, ts_bench_time(&bench, ts_bench_run_op, &p, RUNS, SAMPLES),
+    report("batch norm backward", size, time_of(ts_bench_run_op, &p),
            (double)n * 2 * (add ? 8 : 5));
     ts_bench_release(&bench, p.args.scratch);
     ts_bench_release(&bench, p.args.saved);
@@ -186,8 +199,7 @@ static void measure_batch(int batch)
     l.batch.input = ts_bench_alloc(&bench, (size_t)batch * 32 * 32 * 8 * 2, 0);
     l.batch.labels = ts_bench_alloc(&bench, (size_t)batch * 4, 0);
     snprintf(size, sizeof size, "%dx3x32x32 to 8 channels bf16", batch);
-    report("batch", size, ts_bench_time(&bench, run_loader, &l, RUNS, SAMPLES),
-           (double)batch * 32 * 32 * (3 + 16));
+    report("batch", size, time_of(run_loader, &l), (double)batch * 32 * 32 * (3 + 16));
     ts_bench_release(&bench, l.batch.labels);
     ts_bench_release(&bench, l.batch.input);
     ts_bench_release(&bench, l.control);
@@ -215,7 +227,7 @@ static void measure_graph(int kernels, ts_trace *trace)
                                : ts_trace_begin(trace, bench.compute, TS_SPAN_DATA, -1),
                        "graph");
     ts_bench_check(ts_stream_capture_end(bench.compute, &graph), "graph");
-    double us = ts_bench_time(&bench, run_graph, graph, RUNS, SAMPLES);
+    double us = time_of(run_graph, graph);
     ts_bench_print(json_pack("{s:s, s:i, s:f, s:f}", "measure",
                              trace ? "graph of stamps" : "graph of small kernels", "kernels",
                              kernels, "us", us, "us_per_edge", us / kernels));
@@ -223,23 +235,26 @@ static void measure_graph(int kernels, ts_trace *trace)
     ts_bench_release(&bench, x);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    ts_bench_options("Kernels", rows, &set, &set.help, argc, argv);
     ts_bench_open(&bench);
     measure_copy();
     measure_product();
-    measure_vectors(11173952, "ResNet18, 11.2 M");
-    measure_vectors(138361856, "VGG16, 138.4 M");
-    measure_norm((ts_shape){512, 64, 32, 32}, false);
-    measure_norm((ts_shape){512, 64, 32, 32}, true);
-    measure_norm((ts_shape){512, 256, 8, 8}, true);
-    measure_norm((ts_shape){512, 512, 4, 4}, true);
-    measure_batch(512);
+    int batch = set.small ? 2 : 512;
+    measure_vectors(set.small ? 1 << 12 : 11173952);
+    if (!set.small) measure_vectors(138361856);
+    measure_norm((ts_shape){batch, 64, 32, 32}, false);
+    measure_norm((ts_shape){batch, 64, 32, 32}, true);
+    measure_norm((ts_shape){batch, 256, 8, 8}, true);
+    measure_norm((ts_shape){batch, 512, 4, 4}, true);
+    measure_batch(batch);
     measure_graph(150, NULL);
-    measure_graph(600, NULL);
+    if (!set.small) measure_graph(600, NULL);
     ts_trace *trace;
     ts_bench_check(ts_trace_open(bench.device, 1 << 14, &trace), "trace");
     measure_graph(100, trace);
+    ts_bench_check(ts_stream_sync(bench.compute), "trace");
     ts_trace_close(trace);
     ts_bench_close(&bench);
     return 0;

@@ -5,6 +5,7 @@
  *   - how long a kernel on comm waits to begin while a step runs on compute;
  *   - rounds of CoCoD's form, snapshot, average beside --period steps, merge, with an "average"
  * that moves --bytes: exposed and hidden communication, and what it cost compute. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "models/model.h"
@@ -14,11 +15,11 @@
 #include "runtime/device/trace.h"
 #include "runtime/device/vector.h"
 
-enum { RUNS = 10, SAMPLES = 7, STARTS = 40, ROUNDS = 12 };
+enum { SAMPLES = 7, STARTS = 40 };
 
 typedef struct settings {
     const char *model;
-    int64_t batch, pixels, period, bytes;
+    int64_t batch, pixels, period, bytes, runs;
     bool help;
 } settings;
 
@@ -33,6 +34,7 @@ static const ts_option rows[] = {
     ROW("period", TS_OPTION_INT, period, "4", 1, 1e4, "local steps in a round"),
     ROW("bytes", TS_OPTION_INT, bytes, "357566784", 1, 1e12,
         "what the collective moves in a round: 8 times ResNet18's fp32 parameters"),
+    ROW("runs", TS_OPTION_INT, runs, "10", 1, 1e4, "steps or rounds in a sample, and starts / 4"),
     ROW("help", TS_OPTION_BOOL, help, "no", 0, 0, "this text"),
     {0},
 };
@@ -109,7 +111,7 @@ static void measure_contention(void)
     static const int blocks[] = {0, 1, 2, 4, 8, 16};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
         DO(ts_occupant_start(occupant, blocks[i], 0, ts_cuda_stream(bench.comm)));
-        double us = ts_bench_time(&bench, run_step, NULL, RUNS, SAMPLES);
+        double us = ts_bench_time(&bench, run_step, NULL, (int)set.runs, SAMPLES);
         ts_occupant_stop(occupant);
         DO(ts_stream_sync(bench.comm));
         if (!blocks[i]) step_us = us;
@@ -138,7 +140,7 @@ static void on_start(void *context, const ts_span *span)
 static void measure_start(ts_trace *trace, bool busy)
 {
     starts s = {.n = 0};
-    for (int i = 0; i < STARTS; i++) {
+    for (int i = 0; i < STARTS && i < 4 * set.runs; i++) {
         for (int k = 0; k < 3 && busy; k++) DO(run_step(NULL, bench.compute));
         ts_clock_sleep_ns((int64_t)(step_us * 1e3 * (0.5 + 0.02 * i)));
         s.asked_ns = ts_clock_ns();
@@ -215,24 +217,26 @@ static void measure_rounds(ts_trace *trace)
     r.average = ts_bench_alloc(&bench, n * sizeof(float), 0);
     DO(ts_event_open(bench.device, &r.snapped));
     DO(ts_event_open(bench.device, &r.arrived));
-    double alone = ts_bench_time(&bench, run_round, &r, ROUNDS, 3);
+    double alone = ts_bench_time(&bench, run_round, &r, (int)set.runs, 3);
+    sums none = {0}; /* a wait for nothing still lasts from one stamp to the next */
+    ts_trace_drain(trace, on_round, &none);
+    double floor_us = none.wait_us / none.waits;
     for (r.blocks = 1; r.blocks <= 16; r.blocks *= 2) {
         sums s = {0};
         double us[3];
         for (int i = 0; i < 3; i++) {
-            us[i] = ts_bench_time(&bench, run_round, &r, ROUNDS, 1);
+            us[i] = ts_bench_time(&bench, run_round, &r, (int)set.runs, 1);
             ts_trace_drain(trace, on_round, &s);
         }
         DO(ts_stream_sync(bench.comm));
         ts_trace_drain(trace, on_round, &s);
-        double round_us = ts_median(us, 3), comm = s.comm_us / s.waits,
-               exposed = s.wait_us / s.waits;
-        ts_bench_print(json_pack("{s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "measure",
-                                 "round", "blocks", r.blocks, "period", (json_int_t)set.period,
-                                 "bytes", (json_int_t)set.bytes, "round_us", round_us,
-                                 "round_alone_us", alone, "comm_us", comm, "exposed_us", exposed,
-                                 "hidden", comm > 0 ? 1 - exposed / comm : 0.0, "cost_of_hiding",
-                                 comm > 0 ? (round_us - alone) / comm : 0.0));
+        double round_us = ts_median(us, 3), comm = s.comm_us / s.waits;
+        double exposed = fmax(0, s.wait_us / s.waits - floor_us);
+        ts_bench_print(json_pack(
+            "{s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "measure", "round", "blocks",
+            r.blocks, "period", (json_int_t)set.period, "bytes", (json_int_t)set.bytes, "round_us",
+            round_us, "round_alone_us", alone, "comm_us", comm, "exposed_us", exposed, "stamps_us",
+            floor_us, "hidden", 1 - exposed / comm, "cost_of_hiding", (round_us - alone) / comm));
     }
     ts_event_close(r.arrived);
     ts_event_close(r.snapped);

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/device/device.h"
 
 static ts_device *host;
@@ -191,12 +192,6 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return result(ts_stream_sync(stream_of(stream)));
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
-{
-    (void)flags;
-    return result(ts_event_wait((ts_event *)event, stream_of(stream)));
-}
-
 typedef struct work {
     cudaHostFn_t run; /* NULL: copy, or fill when `from` is NULL */
     void *context, *to;
@@ -244,31 +239,61 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t run, void *cont
 
 /* ---- events ---- */
 
+struct CUevent_st {
+    ts_event *event;
+    int64_t at_ns;
+};
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
     (void)flags;
-    return result(ts_event_open(host, (ts_event **)event));
+    *event = calloc(1, sizeof **event);
+    return *event ? result(ts_event_open(host, &(*event)->event)) : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    return cudaEventCreateWithFlags(event, 0);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
-    ts_event_close((ts_event *)event);
+    ts_event_close(event->event);
+    free(event);
     return cudaSuccess;
+}
+
+static void CUDART_CB note_time(void *event)
+{
+    ((cudaEvent_t)event)->at_ns = ts_clock_ns();
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    return result(ts_event_record((ts_event *)event, stream_of(stream)));
+    cudaError_t error = cudaLaunchHostFunc(stream, note_time, event);
+    return error ? error : result(ts_event_record(event->event, stream_of(stream)));
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    (void)flags;
+    return result(ts_event_wait(event->event, stream_of(stream)));
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    return result(ts_event_sync((ts_event *)event));
+    return result(ts_event_sync(event->event));
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    return ts_event_done((ts_event *)event) ? cudaSuccess : cudaErrorNotReady;
+    return ts_event_done(event->event) ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    *ms = (float)((double)(end->at_ns - begin->at_ns) * 1e-6);
+    return cudaSuccess;
 }
 
 /* ---- graphs: a captured one is its own executable ---- */
