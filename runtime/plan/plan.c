@@ -1,0 +1,232 @@
+/* plan.c - see plan.h. Every algorithm is a schedule over the same two questions: when does an
+ * average start and which later step waits for it. The ranks' clocks advance a step at a time. */
+#include "runtime/plan/plan.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/random.h"
+
+enum { FLIGHTS = 1024, WARM_ROUNDS = 2 };
+
+/* ---- one all-reduce ---- */
+
+static double ring(int n, double bytes, ts_plan_link link)
+{
+    return n < 2 ? 0
+                 : 2.0 * (n - 1) / n * bytes / link.bytes_per_s + 2.0 * (n - 1) * link.latency_s;
+}
+
+double ts_plan_all_reduce(const ts_plan_cluster *c, double bytes)
+{
+    int hosts = (c->ranks + c->per_host - 1) / c->per_host;
+    int inside = c->ranks < c->per_host ? c->ranks : c->per_host;
+    if (hosts == 1) return ring(c->ranks, bytes, c->inner);
+    if (c->hierarchical &&
+        inside > 1) /* the ranks of a host share its link, each a part of bytes */
+        return ring(inside, bytes, c->inner) + ring(hosts, bytes, c->outer);
+    /* one ring crosses each host's link once; its slowest hop sets the pace */
+    ts_plan_link slowest = c->outer;
+    if (inside > 1) {
+        slowest.bytes_per_s = fmin(c->inner.bytes_per_s, c->outer.bytes_per_s);
+        slowest.latency_s = fmax(c->inner.latency_s, c->outer.latency_s);
+    }
+    return ring(c->ranks, bytes, slowest);
+}
+
+/* ---- the simulation ---- */
+
+typedef struct flight { /* one collective */
+    double begin, end;
+} flight;
+
+typedef struct simulation {
+    const ts_plan_cluster *c;
+    const ts_plan_method *m;
+    double *clock;           /* [ranks] when compute is free */
+    flight flights[FLIGHTS]; /* ring, in order */
+    int64_t flown;
+    double comm, exposed; /* sums; exposed over all ranks */
+} simulation;
+
+/* Mean 1; a function of (seed, rank, step). */
+static double stretch(const ts_plan_cluster *c, int rank, int64_t step)
+{
+    if (c->spread <= 0) return 1;
+    ts_random4 r = ts_random(c->seed, (uint64_t)rank, (uint64_t)step);
+    double u = ((double)r.v[0] + 1) / 4294967297.0, v = (double)r.v[1] / 4294967296.0;
+    double normal = sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+    double variance = log1p(c->spread * c->spread); /* of the logarithm */
+    return exp(sqrt(variance) * normal - variance / 2);
+}
+
+static double work_of(const simulation *s, int rank, int64_t step)
+{
+    double speed = s->c->speeds ? s->c->speeds[rank] : 1;
+    return s->c->step_s * stretch(s->c, rank, step) / speed;
+}
+
+/* When `work` seconds that begin at `from` are done, slower while collectives fly. */
+static double finish(const simulation *s, double from, double work)
+{
+    double now = from, slow = 1 + s->c->contention;
+    int64_t first = s->flown > FLIGHTS ? s->flown - FLIGHTS : 0;
+    if (slow <= 1) return from + work;
+    for (int64_t i = first; i < s->flown; i++) {
+        const flight *f = &s->flights[i % FLIGHTS];
+        if (f->end <= now) continue;
+        double free_time = f->begin > now ? f->begin - now : 0;
+        if (work <= free_time) break;
+        work -= free_time;
+        now += free_time;
+        if (work * slow <= f->end - now) return now + work * slow;
+        work -= (f->end - now) / slow;
+        now = f->end;
+    }
+    return now + work;
+}
+
+/* A collective that every rank has come to by `ready`. */
+static int64_t fly(simulation *s, double ready, double seconds)
+{
+    double before = s->flown ? s->flights[(s->flown - 1) % FLIGHTS].end : 0;
+    double begin = ready > before ? ready : before;
+    s->flights[s->flown % FLIGHTS] = (flight){begin, begin + seconds};
+    s->comm += seconds;
+    return s->flown++;
+}
+
+static double latest(const simulation *s)
+{
+    double t = s->clock[0];
+    for (int r = 1; r < s->c->ranks; r++)
+        if (s->clock[r] > t) t = s->clock[r];
+    return t;
+}
+
+static void wait_for(simulation *s, int64_t which)
+{
+    double end = s->flights[which % FLIGHTS].end;
+    for (int r = 0; r < s->c->ranks; r++) {
+        if (end <= s->clock[r]) continue;
+        s->exposed += end - s->clock[r];
+        s->clock[r] = end;
+    }
+}
+
+static void compute(simulation *s, int64_t step)
+{
+    for (int r = 0; r < s->c->ranks; r++) s->clock[r] = finish(s, s->clock[r], work_of(s, r, step));
+}
+
+/* Overlapped S-SGD: bucket b of n is ready after forward and (b + 1) / n of the rest. The flights
+ * of a step are found without their own contention, which the step then pays. */
+static void step_of_buckets(simulation *s, int64_t step)
+{
+    const ts_plan_cluster *c = s->c;
+    for (int b = 0; b < c->buckets; b++) {
+        double share = c->forward_share + (1 - c->forward_share) * (b + 1) / c->buckets, ready = 0;
+        for (int r = 0; r < c->ranks; r++)
+            ready = fmax(ready, s->clock[r] + share * work_of(s, r, step));
+        fly(s, ready, ts_plan_all_reduce(c, c->bytes / c->buckets));
+    }
+    compute(s, step);
+    /* contention may have moved the last gradients: no average ends before they exist */
+    int64_t last = s->flown - 1;
+    double tail = latest(s) + ts_plan_all_reduce(c, c->bytes / c->buckets);
+    if (s->flights[last % FLIGHTS].end < tail) s->flights[last % FLIGHTS].end = tail;
+    wait_for(s, last);
+}
+
+/* Local step `step`, 0 the first; the hooks are those of runtime/algorithms. */
+static void advance(simulation *s, int64_t step)
+{
+    const char *name = s->m->algorithm;
+    int64_t k = s->m->period, d = s->m->delay, done = step + 1;
+    double whole = ts_plan_all_reduce(s->c, s->c->bytes);
+    if (!strcmp(name, "ssgd") && s->m->overlap) {
+        step_of_buckets(s, step);
+        return;
+    }
+    compute(s, step);
+    if (!strcmp(name, "ssgd") || (!strcmp(name, "local") && done % k == 0)) {
+        wait_for(s, fly(s, latest(s), whole));
+    } else if (!strcmp(name, "cocod") && done % k == 0) {
+        if (s->flown) wait_for(s, s->flown - 1);
+        fly(s, latest(s), whole);
+    } else if (!strcmp(name, "dasgd")) {
+        /* the average of step a is merged after step a + d; the a that are due come in order */
+        if (done > d && (done - d) % k == 0) wait_for(s, (done - d) / k - 1);
+        if (done % k == 0) fly(s, latest(s), whole);
+    }
+}
+
+static ts_status check(const ts_plan_cluster *c, const ts_plan_method *m)
+{
+    static const char *const known[] = {"ssgd", "local", "cocod", "dasgd"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        found |= !strcmp(m->algorithm, known[i]);
+    TS_NEED(found, TS_EUSAGE,
+            "no forecast for algorithm \"%s\"; there are ssgd, local, cocod, dasgd", m->algorithm);
+    TS_NEED(c->ranks > 0 && c->per_host > 0 && c->step_s > 0 && c->bytes >= 0 && c->buckets > 0 &&
+                c->inner.bytes_per_s > 0 && c->outer.bytes_per_s > 0 && c->spread >= 0,
+            TS_EUSAGE,
+            "a cluster has ranks, ranks on a host, a step's time, buckets and bandwidths above 0");
+    TS_NEED(m->period > 0 && m->delay > 0 && m->delay / m->period < FLIGHTS - 1, TS_EUSAGE,
+            "period %lld and delay %lld must be above 0, and the delay below %d periods",
+            (long long)m->period, (long long)m->delay, FLIGHTS - 1);
+    return TS_OK;
+}
+
+ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t steps,
+                      ts_plan_forecast *f)
+{
+    TS_TRY(check(c, m));
+    simulation *s = calloc(1, sizeof *s);
+    double *clock = calloc((size_t)c->ranks, sizeof *clock);
+    if (!s || !clock) {
+        free(s);
+        free(clock);
+        return TS_ERROR(TS_ENOMEM, "no memory for %d ranks", c->ranks);
+    }
+    s->c = c;
+    s->m = m;
+    s->clock = clock;
+    int64_t span = m->period > m->delay ? m->period : m->delay, warm = WARM_ROUNDS * span;
+    steps = (steps + m->period - 1) / m->period * m->period; /* whole periods */
+    for (int64_t t = 0; t < warm; t++) advance(s, t);
+    double begin = latest(s), comm = s->comm, exposed = s->exposed;
+    for (int64_t t = warm; t < warm + steps; t++) advance(s, t);
+    double n = (double)steps;
+    *f = (ts_plan_forecast){.step_s = (latest(s) - begin) / n,
+                            .comm_s = (s->comm - comm) / n,
+                            .exposed_s = (s->exposed - exposed) / n / c->ranks,
+                            .hidden = NAN};
+    if (f->comm_s > 0) f->hidden = fmax(0, 1 - f->exposed_s / f->comm_s);
+    f->speedup = c->ranks * c->step_s / f->step_s;
+    free(clock);
+    free(s);
+    return TS_OK;
+}
+
+ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, double share,
+                         int64_t most, int64_t *period_p)
+{
+    *period_p = 0;
+    for (int64_t k = 1; k <= most; k++) {
+        ts_plan_method m = {algorithm, true, k, k > 1 ? k / 2 : 1};
+        ts_plan_cluster free_links = *c;
+        ts_plan_forecast with, without;
+        free_links.bytes = 0;
+        free_links.inner.latency_s = free_links.outer.latency_s = 0;
+        int64_t steps = 32 * k;
+        TS_TRY(ts_plan_run(c, &m, steps, &with));
+        TS_TRY(ts_plan_run(&free_links, &m, steps, &without));
+        if (with.exposed_s - without.exposed_s >= share * c->step_s) continue;
+        *period_p = k;
+        return TS_OK;
+    }
+    return TS_OK;
+}

@@ -1,0 +1,60 @@
+/* plan.h - how long a local step takes with communication: the two streams of every rank,
+ * simulated.
+ *
+ * A rank's step takes step_s, log-normally spread and divided by the rank's speed. A collective
+ * begins when the last rank has come to it and the one before has ended, and all ranks leave it
+ * together: what a ring does. Compute runs slower by `contention` while a collective runs beside
+ * it. Times are seconds, sizes bytes. */
+#ifndef TS_PLAN_PLAN_H
+#define TS_PLAN_PLAN_H
+
+#include "runtime/base/status.h"
+
+/* One direction of what a rank or a host is connected by. */
+typedef struct ts_plan_link {
+    double bytes_per_s, latency_s;
+} ts_plan_link;
+
+typedef struct ts_plan_cluster {
+    int ranks, per_host;       /* ranks of a host talk over `inner`, hosts over `outer` */
+    ts_plan_link inner, outer; /* outer: of a host, which its ranks share */
+    bool hierarchical;         /* all-reduce inside, across, inside; else one ring over all */
+    double step_s;             /* a local step of one rank alone */
+    double forward_share;      /* of it before the first gradients are complete */
+    double spread;             /* standard deviation of a step's time / its mean */
+    double contention;         /* 0.05: compute takes 5 % longer beside a collective */
+    const double *speeds;      /* [ranks] relative; NULL: all 1 */
+    double bytes;              /* that an all-reduce averages */
+    int buckets;               /* overlapped S-SGD: pieces that leave during backward */
+    uint64_t seed;
+} ts_plan_cluster;
+
+typedef struct ts_plan_method {
+    const char *algorithm; /* "ssgd", "local", "cocod", "dasgd" */
+    bool overlap;          /* ssgd: buckets leave during backward */
+    int64_t period, delay;
+} ts_plan_method;
+
+typedef struct ts_plan_forecast {
+    double step_s;    /* a local step, waits included; the mean over ranks */
+    double comm_s;    /* of collectives, for each local step */
+    double exposed_s; /* that compute waits, for each local step; stragglers' waits included */
+    double hidden;    /* 1 - exposed / comm, not below 0; NAN without communication */
+    double speedup;   /* samples per second over those of one rank alone */
+} ts_plan_forecast;
+
+/* One all-reduce of `bytes`: ring 2 (n - 1) / n bytes / bandwidth + 2 (n - 1) latency (Patarasuk
+ * and Yuan, 2009); hierarchical: reduce-scatter inside, rings across, all-gather inside. */
+double ts_plan_all_reduce(const ts_plan_cluster *cluster, double bytes);
+
+/* `steps` local steps after a warm-up of as many rounds as settle; more give a steadier mean.
+ * TS_EUSAGE for what is no cluster or no method. */
+ts_status ts_plan_run(const ts_plan_cluster *cluster, const ts_plan_method *method, int64_t steps,
+                      ts_plan_forecast *forecast_p);
+
+/* The smallest period (for dasgd with `delay` of half of it, at least 1) at which compute waits for
+ * less than `share` of a step more than stragglers alone make it wait; 0 when none up to `most`. */
+ts_status ts_plan_period(const ts_plan_cluster *cluster, const char *algorithm, double share,
+                         int64_t most, int64_t *period_p);
+
+#endif
