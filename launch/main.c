@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "launch/info.h"
+#include "launch/plan.h"
 #include "launch/stop.h"
 #include "runtime/base/log.h"
 #include "runtime/train/train.h"
@@ -13,6 +14,7 @@
 typedef struct command {
     const char *name, *help;
     ts_status (*run)(ts_session *session);
+    ts_status (*run_alone)(int argc, char **argv); /* without ranks, with options of its own */
 } command;
 
 static ts_status run_train(ts_session *session)
@@ -42,10 +44,13 @@ static ts_status run_eval(ts_session *session)
 }
 
 static const command commands[] = {
-    {"train", "train a network; leaves a folder with config, metrics and the model", run_train},
-    {"eval", "score a model file or a checkpoint on the test pictures", run_eval},
+    {"train", "train a network; leaves a folder with config, metrics and the model",
+     .run = run_train},
+    {"eval", "score a model file or a checkpoint on the test pictures", .run = run_eval},
     {"info", "devices, library versions, what serves each op, and why something is absent",
-     ts_info_run},
+     .run = ts_info_run},
+    {"plan", "forecast step time and speedup of every algorithm on a cluster you describe",
+     .run_alone = ts_plan_command},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -100,7 +105,7 @@ static ts_status help(const command *chosen)
 
 static ts_status unknown(const char *name)
 {
-    const char *near = ts_option_nearest(name, "train|eval|info");
+    const char *near = ts_option_nearest(name, "train|eval|info|plan");
     return TS_ERROR(TS_EUSAGE, "no command \"%s\"%s%s%s; twinstream --help lists them", name,
                     near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
@@ -118,6 +123,7 @@ int main(int argc, char **argv)
     }
     const command *chosen = find_command(argv[1]);
     if (!chosen) return ts_session_close(NULL, unknown(argv[1]));
+    if (chosen->run_alone) return ts_session_close(NULL, chosen->run_alone(argc - 1, argv + 1));
     if (asks(argc - 1, argv + 1, "--help", "-h")) return ts_session_close(NULL, help(chosen));
     if (chosen->run == run_train) ts_stop_block_signals();
     ts_status status = ts_session_open(&session);

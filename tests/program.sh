@@ -36,7 +36,11 @@ expect() {
 
 # ---- usage ----
 expect 64 'usage: twinstream' "$program"
-expect 0 'train|eval|info' "$program" --help
+expect 0 'train|eval|info|plan' "$program" --help
+expect 0 'cocod|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --link-gbps 400
+expect 0 '"algorithm":"dasgd"' "$program" plan --step 0.01 --json
+expect 64 'how long is a local step' "$program" plan
+expect 64 'is not a list of sizes' "$program" plan --step 1 --ranks 4,x
 expect 0 '--learning-rate|TWINSTREAM_LEARNING_RATE|cocod' "$program" train --help
 expect 64 'did you mean "train"' "$program" trian
 expect 64 'did you mean "period"' "$program" train --perod 4

@@ -8,7 +8,7 @@
 
 #include "runtime/base/random.h"
 
-enum { FLIGHTS = 1024, WARM_ROUNDS = 2 };
+enum { FLIGHTS = 1024, WARM_ROUNDS = 2, SEARCH_WORK = 1 << 18 /* steps of all ranks in a try */ };
 
 /* ---- one all-reduce ---- */
 
@@ -71,11 +71,11 @@ static double work_of(const simulation *s, int rank, int64_t step)
 static double finish(const simulation *s, double from, double work)
 {
     double now = from, slow = 1 + s->c->contention;
-    int64_t first = s->flown > FLIGHTS ? s->flown - FLIGHTS : 0;
+    int64_t first = s->flown > FLIGHTS ? s->flown - FLIGHTS : 0, i = s->flown;
     if (slow <= 1) return from + work;
-    for (int64_t i = first; i < s->flown; i++) {
+    while (i > first && s->flights[(i - 1) % FLIGHTS].end > now) i--;
+    for (; i < s->flown; i++) {
         const flight *f = &s->flights[i % FLIGHTS];
-        if (f->end <= now) continue;
         double free_time = f->begin > now ? f->begin - now : 0;
         if (work <= free_time) break;
         work -= free_time;
@@ -211,22 +211,45 @@ ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t
     return TS_OK;
 }
 
+/* By how much more than stragglers alone communication makes compute wait, in steps. */
+static ts_status excess(const ts_plan_cluster *c, const char *algorithm, int64_t k, double *share_p)
+{
+    ts_plan_method m = {algorithm, true, k, k > 1 ? k / 2 : 1};
+    ts_plan_cluster free_links = *c;
+    ts_plan_forecast with, without;
+    free_links.bytes = 0;
+    free_links.inner.latency_s = free_links.outer.latency_s = 0;
+    int64_t rounds = SEARCH_WORK / c->ranks / k;
+    rounds = rounds < 4 ? 4 : rounds > 32 ? 32 : rounds;
+    TS_TRY(ts_plan_run(c, &m, rounds * k, &with));
+    TS_TRY(ts_plan_run(&free_links, &m, rounds * k, &without));
+    *share_p = (with.exposed_s - without.exposed_s) / c->step_s;
+    return TS_OK;
+}
+
+/* Longer periods hide more, so the search halves. */
 ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, double share,
                          int64_t most, int64_t *period_p)
 {
+    int64_t low = 0, high = 1; /* low exposes, high hides */
+    double x = 0;
     *period_p = 0;
-    for (int64_t k = 1; k <= most; k++) {
-        ts_plan_method m = {algorithm, true, k, k > 1 ? k / 2 : 1};
-        ts_plan_cluster free_links = *c;
-        ts_plan_forecast with, without;
-        free_links.bytes = 0;
-        free_links.inner.latency_s = free_links.outer.latency_s = 0;
-        int64_t steps = 32 * k;
-        TS_TRY(ts_plan_run(c, &m, steps, &with));
-        TS_TRY(ts_plan_run(&free_links, &m, steps, &without));
-        if (with.exposed_s - without.exposed_s >= share * c->step_s) continue;
-        *period_p = k;
-        return TS_OK;
+    for (;;) {
+        if (high > most) high = most;
+        TS_TRY(excess(c, algorithm, high, &x));
+        if (x < share) break;
+        if (high == most) return TS_OK;
+        low = high;
+        high *= 2;
     }
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        TS_TRY(excess(c, algorithm, middle, &x));
+        if (x < share)
+            high = middle;
+        else
+            low = middle;
+    }
+    *period_p = high;
     return TS_OK;
 }

@@ -1,0 +1,260 @@
+/* plan.c - see plan.h. The model itself is runtime/plan. */
+#include "launch/plan.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/file.h"
+#include "runtime/base/json.h"
+#include "runtime/base/option.h"
+#include "runtime/plan/plan.h"
+
+enum { LONGEST_PERIOD = 4096, STEPS = 240 };
+#define HIDDEN_SHARE 0.01 /* of a step: what still counts as hidden */
+#define NEAR_IDEAL 1.05   /* S-SGD within this of a step alone needs no other algorithm */
+
+static struct settings {
+    const char *ranks, *from, *all_reduce;
+    int64_t per_host, period, delay, seed;
+    double step, bytes, link, latency, inner_link, inner_latency, forward, spread, contention;
+    bool json, help;
+} set;
+
+#define AT(field) offsetof(struct settings, field)
+static const ts_option rows[] = {
+    {"ranks", TS_OPTION_TEXT, AT(ranks), "1,2,4,8,16", NULL, 0, 0, "how many; several with commas"},
+    {"per-host", TS_OPTION_INT, AT(per_host), "1", NULL, 1, 1024, "ranks of a host"},
+    {"from", TS_OPTION_TEXT, AT(from), "", NULL, 0, 0,
+     "a run's folder: its step without waits, and its model's parameters"},
+    {"step", TS_OPTION_REAL, AT(step), "0", NULL, 0, 1e6,
+     "seconds of a local step of one rank alone; required without --from"},
+    {"bytes", TS_OPTION_REAL, AT(bytes), "0", NULL, 0, 1e15,
+     "that are averaged; 0: ResNet18's 44.7 MB, or those of --from"},
+    {"link-gbps", TS_OPTION_REAL, AT(link), "10", NULL, 1e-6, 1e9, "of a host, Gbit/s"},
+    {"latency-us", TS_OPTION_REAL, AT(latency), "30", NULL, 0, 1e9, "between hosts, microseconds"},
+    {"inner-gbps", TS_OPTION_REAL, AT(inner_link), "2400", NULL, 1e-6, 1e9,
+     "between ranks of a host, Gbit/s"},
+    {"inner-latency-us", TS_OPTION_REAL, AT(inner_latency), "5", NULL, 0, 1e9,
+     "between ranks of a host, microseconds"},
+    {"all-reduce", TS_OPTION_CHOICE, AT(all_reduce), "ring", "ring|hierarchical", 0, 0,
+     "one ring over all ranks, or inside hosts, across, and inside"},
+    {"forward-share", TS_OPTION_REAL, AT(forward), "0.33", NULL, 0, 1,
+     "of a step before the first gradients are complete"},
+    {"spread", TS_OPTION_REAL, AT(spread), "0.02", NULL, 0, 10,
+     "standard deviation of a step's time over its mean: stragglers"},
+    {"contention", TS_OPTION_REAL, AT(contention), "0.05", NULL, 0, 10,
+     "compute's slow-down beside a collective"},
+    {"period", TS_OPTION_INT, AT(period), "0", NULL, 0, LONGEST_PERIOD,
+     "local steps between averages; 0: the fewest that hide communication"},
+    {"delay", TS_OPTION_INT, AT(delay), "0", NULL, 0, LONGEST_PERIOD,
+     "dasgd: steps until the merge; 0: half of the period"},
+    {"seed", TS_OPTION_INT, AT(seed), "1", NULL, 0, 0, "of the stragglers"},
+    {"json", TS_OPTION_BOOL, AT(json), "no", NULL, 0, 0, "a JSON line for each row, no text"},
+    {"help", TS_OPTION_BOOL, AT(help), "no", NULL, 0, 0, "this text"},
+    {0}};
+
+/* ---- from a run ---- */
+
+static ts_status read_run(const char *folder, double *step_p, double *bytes_p)
+{
+    char path[600];
+    json_error_t problem;
+    double step = 0, wait = 0, parameters = 0;
+    TS_TRY(ts_file_join(path, sizeof path, folder, "run.json"));
+    json_t *run = json_load_file(path, 0, &problem);
+    TS_NEED(run, TS_EDATA, "%s: %s", path, problem.text);
+    int bad = json_unpack(run, "{s:{s:F, s:F}, s:{s:F}}", "seconds_per_step", "step", &step, "wait",
+                          &wait, "model", "parameters", &parameters);
+    json_decref(run);
+    TS_NEED(!bad && step > wait, TS_EDATA, "%s holds no seconds_per_step and parameters", path);
+    *step_p = step - wait;
+    *bytes_p = parameters * 4;
+    return TS_OK;
+}
+
+static ts_status describe(ts_plan_cluster *c)
+{
+    double step = set.step, bytes = set.bytes, run_step = 0, run_bytes = 44695848;
+    if (*set.from) TS_TRY(read_run(set.from, &run_step, &run_bytes));
+    if (step <= 0) step = run_step;
+    if (bytes <= 0) bytes = run_bytes;
+    TS_NEED(step > 0, TS_EUSAGE,
+            "how long is a local step? --step SECONDS, or --from RUN, the folder of a run");
+    *c = (ts_plan_cluster){.per_host = (int)set.per_host,
+                           .inner = {set.inner_link * 1e9 / 8, set.inner_latency * 1e-6},
+                           .outer = {set.link * 1e9 / 8, set.latency * 1e-6},
+                           .hierarchical = !strcmp(set.all_reduce, "hierarchical"),
+                           .step_s = step,
+                           .forward_share = set.forward,
+                           .spread = set.spread,
+                           .contention = set.contention,
+                           .bytes = bytes,
+                           .buckets = (int)ceil(bytes / (4 << 20)),
+                           .seed = (uint64_t)set.seed};
+    return TS_OK;
+}
+
+/* ---- one size ---- */
+
+typedef struct row {
+    const char *name;
+    ts_plan_method method;
+    ts_plan_forecast f;
+} row;
+enum { BLOCKING, OVERLAPPED, LOCAL, COCOD, DASGD, ROWS };
+
+static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
+{
+    int64_t k = set.period, dasgd = set.period;
+    if (!k) {
+        TS_TRY(ts_plan_period(c, "cocod", HIDDEN_SHARE, LONGEST_PERIOD, &k));
+        TS_TRY(ts_plan_period(c, "dasgd", HIDDEN_SHARE, LONGEST_PERIOD, &dasgd));
+        if (!k) k = LONGEST_PERIOD;
+        if (!dasgd) dasgd = LONGEST_PERIOD;
+    }
+    int64_t delay = set.delay ? set.delay : dasgd > 1 ? dasgd / 2 : 1;
+    const row rows_of[ROWS] = {
+        [BLOCKING] = {.name = "ssgd, blocking", .method = {"ssgd", false, 1, 1}},
+        [OVERLAPPED] = {.name = "ssgd", .method = {"ssgd", true, 1, 1}},
+        [LOCAL] = {.name = "local", .method = {"local", false, k, 1}},
+        [COCOD] = {.name = "cocod", .method = {"cocod", false, k, 1}},
+        [DASGD] = {.name = "dasgd", .method = {"dasgd", false, dasgd, delay}}};
+    for (int i = 0; i < ROWS; i++) {
+        all[i] = rows_of[i];
+        int64_t steps = STEPS > 4 * all[i].method.period ? STEPS : 4 * all[i].method.period;
+        TS_TRY(ts_plan_run(c, &all[i].method, steps, &all[i].f));
+    }
+    return TS_OK;
+}
+
+static ts_status print_rows(const ts_plan_cluster *c, const row all[ROWS])
+{
+    for (int i = 0; i < ROWS; i++) {
+        const row *r = &all[i];
+        bool delayed = i == DASGD, periodic = i >= LOCAL;
+        char k[24] = "", hidden[24] = "";
+        if (set.json) {
+            TS_TRY(ts_json_append(
+                stdout, "standard output",
+                json_pack("{s:i, s:s, s:b, s:I, s:I, s:f, s:f, s:f, s:o, s:f, s:f}", "ranks",
+                          c->ranks, "algorithm", r->method.algorithm, "overlap", r->method.overlap,
+                          "period", (json_int_t)r->method.period, "delay",
+                          (json_int_t)(delayed ? r->method.delay : 0), "step_s", r->f.step_s,
+                          "comm_s", r->f.comm_s, "exposed_s", r->f.exposed_s, "hidden",
+                          isfinite(r->f.hidden) ? json_real(r->f.hidden) : json_null(), "speedup",
+                          r->f.speedup, "over_blocking_ssgd",
+                          all[BLOCKING].f.step_s / r->f.step_s)));
+            continue;
+        }
+        if (delayed)
+            snprintf(k, sizeof k, "%lld, d %lld", (long long)r->method.period,
+                     (long long)r->method.delay);
+        else if (periodic)
+            snprintf(k, sizeof k, "%lld", (long long)r->method.period);
+        if (isfinite(r->f.hidden)) snprintf(hidden, sizeof hidden, "%.0f %%", 100 * r->f.hidden);
+        printf("%6d  %-15s %-12s %10.3f %8.1f %% %10.3f %8s %9.2f %8.2f\n", c->ranks, r->name, k,
+               r->f.step_s * 1e3, 100 * (r->f.step_s / c->step_s - 1), r->f.exposed_s * 1e3, hidden,
+               r->f.speedup, all[BLOCKING].f.step_s / r->f.step_s);
+    }
+    return TS_OK;
+}
+
+/* What to use at this size, and why. */
+static void advise(const ts_plan_cluster *c, const row all[ROWS])
+{
+    double whole = ts_plan_all_reduce(c, c->bytes);
+    double ssgd = fmin(all[OVERLAPPED].f.step_s, all[BLOCKING].f.step_s);
+    printf("        an all-reduce takes %.3f ms, %.2f of a step; ", whole * 1e3, whole / c->step_s);
+    if (c->ranks == 1)
+        printf("one rank has nothing to average\n");
+    else if (ssgd < NEAR_IDEAL * c->step_s)
+        printf("use ssgd: it hides that behind backward, and averages every step\n");
+    else
+        printf("use cocod, k %lld: %.2f times ssgd's speed; where its drift hurts accuracy, dasgd "
+               "with k %lld\n",
+               (long long)all[COCOD].method.period, ssgd / all[COCOD].f.step_s,
+               (long long)all[DASGD].method.period);
+}
+
+static ts_status faster_links(ts_plan_cluster c)
+{
+    static const double factors[] = {1, 2, 4};
+    printf(
+        "\nWhat a faster link would buy at %d ranks: the step of ssgd in ms, the faster of its two "
+        "ways, and the smallest\nperiod of cocod that hides\n",
+        c.ranks);
+    ts_plan_link outer = c.outer;
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
+        ts_plan_forecast f;
+        int64_t k;
+        c.outer.bytes_per_s = outer.bytes_per_s * factors[i];
+        TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", false, 1, 1}, STEPS, &f));
+        double blocking = f.step_s;
+        TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1}, STEPS, &f));
+        TS_TRY(ts_plan_period(&c, "cocod", HIDDEN_SHARE, LONGEST_PERIOD, &k));
+        printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %lld\n", c.outer.bytes_per_s * 8e-9,
+               fmin(f.step_s, blocking) * 1e3, (long long)k);
+    }
+    return TS_OK;
+}
+
+static void assumptions(const ts_plan_cluster *c)
+{
+    printf("\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
+           "%g %% slower beside a\ncollective; %.4g MB averaged in fp32; all-reduce as %s, 2 (n - "
+           "1) / n bytes over the slowest link and 2 (n - 1)\nlatencies; a collective begins when "
+           "the last rank has come and ends for all at once; overlapped S-SGD sends\n%d buckets "
+           "from %g of a step on; hosts of %d, %g Gbit/s and %g us between them, %g Gbit/s and %g "
+           "us inside;\nno other traffic. Hidden means below %g %% of a step. Accuracy is not "
+           "forecast: a longer period drifts further.\n",
+           c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
+           c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
+           100 * HIDDEN_SHARE);
+}
+
+static ts_status plan(void)
+{
+    ts_plan_cluster c;
+    TS_TRY(describe(&c));
+    if (!set.json)
+        printf("%6s  %-15s %-12s %10s %10s %10s %8s %9s %8s\n%6s  %-15s %-12s %10s %10s %10s %8s "
+               "%9s %8s\n",
+               "ranks", "algorithm", "period", "step", "over", "exposed", "hidden", "speedup",
+               "over", "", "", "", "(ms)", "alone", "(ms)", "", "(1 rank)", "blocking");
+    for (const char *at = set.ranks; *at;) {
+        char *end;
+        row all[ROWS];
+        long n = strtol(at, &end, 10);
+        TS_NEED(end != at && n > 0 && n <= 1 << 20 && (*end == ',' || !*end), TS_EUSAGE,
+                "ranks \"%s\" is not a list of sizes such as 16,256", set.ranks);
+        c.ranks = (int)n;
+        TS_TRY(forecast(&c, all));
+        TS_TRY(print_rows(&c, all));
+        if (!set.json) advise(&c, all);
+        at = *end ? end + 1 : end;
+    }
+    if (set.json) return TS_OK;
+    if (c.ranks > 1) TS_TRY(faster_links(c));
+    assumptions(&c);
+    return TS_OK;
+}
+
+ts_status ts_plan_command(int argc, char **argv)
+{
+    const ts_option_group groups[] = {{"Plan", rows, &set}};
+    ts_option_set *options;
+    TS_TRY(ts_option_set_open(groups, 1, &options));
+    ts_status status = ts_option_set_parse(options, argc, argv);
+    if (!status && set.help) {
+        printf("usage: twinstream plan --step SECONDS [--option value ...]\n"
+               "forecasts the time of a local step and the time speedup of every algorithm\n");
+        ts_option_set_help(options, stdout);
+    } else if (!status) {
+        status = plan();
+    }
+    ts_option_set_close(options);
+    return status;
+}
