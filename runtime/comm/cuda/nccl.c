@@ -47,6 +47,7 @@ typedef struct nccl {
     ncclComm_t comm;
     pthread_mutex_t lock;
     bool aborted;
+    int gpu;             /* the main thread's; -1: none */
     const float *weight; /* of `weighted` */
     ncclRedOp_t weighted;
     /* collective i has the events of slot i % SLOTS */
@@ -253,9 +254,16 @@ static bool is_stuck(nccl *c)
     return timeout_s > 0 && ts_clock_ns() - c->since_ns > timeout_s * SECOND;
 }
 
+/* A new thread's CUDA calls would open a context on GPU 0. */
+static void use_gpu(const nccl *c)
+{
+    if (c->gpu >= 0) (void)cudaSetDevice(c->gpu);
+}
+
 static ts_status nccl_poll(ts_communicator *communicator)
 {
     nccl *c = (nccl *)communicator;
+    use_gpu(c);
     TS_TRY(ts_fault_get(&c->base.fault));
     /* the main thread is in a call, which has its own time-out */
     if (pthread_mutex_trylock(&c->lock)) return TS_OK;
@@ -287,6 +295,7 @@ static void abort_locked(nccl *c)
 static void nccl_abort(ts_communicator *communicator)
 {
     nccl *c = (nccl *)communicator;
+    use_gpu(c);
     atomic_store(&c->base.stop, true); /* a call that waits for NCCL gives up, and the lock */
     pthread_mutex_lock(&c->lock);
     abort_locked(c);
@@ -379,6 +388,7 @@ static ts_status nccl_open(ts_world *world, ts_stream *stream,
     ts_group_init(&c->base, &ts_communicator_nccl, &kernels, world, stream, options);
     pthread_mutex_init(&c->lock, NULL);
     c->running = -1;
+    if (cudaGetDevice(&c->gpu)) c->gpu = -1;
     ts_status status = TS_OK;
     for (int i = 0; i < SLOTS && !status; i++) {
         status = ts_event_open(stream->device, &c->before[i]);
