@@ -321,10 +321,10 @@ size_t ts_model_parameter_count(const ts_model *m)
     return count;
 }
 
-double ts_model_forward_macs(const ts_model *m)
+double ts_model_forward_macs(const ts_model *m, int first, int last)
 {
     double macs = 0;
-    for (int i = 1; i < m->builder.n; i++) {
+    for (int i = first > 1 ? first : 1; i < last; i++) {
         const ts_op_desc *d = &m->builder.nodes[i].desc;
         double outputs = d->kind == TS_OP_CONV ? (double)d->out.h * d->out.w : 1;
         if (d->kind == TS_OP_CONV || d->kind == TS_OP_LINEAR)

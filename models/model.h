@@ -85,8 +85,8 @@ const ts_model_options *ts_model_get_options(const ts_model *model);
 const char *ts_model_name(const ts_model *model);
 const ts_tensor *ts_model_tensors(const ts_model *model, int *n_p);
 size_t ts_model_parameter_count(const ts_model *model); /* as PyTorch counts */
-/* Multiply-adds of a forward pass for one picture. */
-double ts_model_forward_macs(const ts_model *model);
+/* Multiply-adds of nodes [first, last) in a forward pass for one picture. */
+double ts_model_forward_macs(const ts_model *model, int first, int last);
 /* Names every parameter's order in the flat buffers: equal on all ranks, or they may not average.
  */
 uint64_t ts_model_signature(const ts_model *model);

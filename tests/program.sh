@@ -80,6 +80,14 @@ expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run whole
 expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run again --resume whole
 if cmp -s whole/model.safetensors again/model.safetensors; then passed=$((passed + 1)); else
     failed=$((failed + 1)); echo "FAILED: a resumed run ends with another model"; fi
+# what a run that was killed has done after its checkpoint is done, and told, once
+curve() { sed 's/,"images_per_second".*//; s/,"seconds".*//' "$1/metrics.jsonl"; }
+curve whole >uninterrupted
+printf '{"kind":"window","step":14' >>whole/metrics.jsonl
+expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run whole --resume whole
+curve whole >resumed
+if cmp -s uninterrupted resumed && grep -q train_loss resumed; then passed=$((passed + 1)); else
+    failed=$((failed + 1)); echo "FAILED: a run resumed in its folder has another curve"; diff uninterrupted resumed; fi
 newest=$(ls -d whole/checkpoints/step-* | tail -n 1)
 copy() { rm -rf bad; mkdir bad; cp -r "$newest" bad/; file=bad/$(basename "$newest")/rank-00000.safetensors; }
 resume="$mpirun 2 $program train $quick $steps --run r2 --resume bad/$(basename "$newest")"
@@ -87,7 +95,7 @@ copy; head -c 4000 "$file" >cut; mv cut "$file"
 expect 65 'rank-00000.safetensors' $resume
 copy; printf 'XXXXXXXX' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 900)) conv=notrunc 2>/dev/null
 expect 65 'rank-00000.safetensors|corrupt' $resume
-copy; sed -i 's/"version":"1"/"version":"9"/' "$file"
+copy; sed -i 's/"version":"2"/"version":"9"/' "$file"
 expect 65 'version' $resume
 copy
 expect 65 'tiny|mlp' "$mpirun" 2 "$program" train $quick $steps --model mlp --run r2 --resume "bad/$(basename "$newest")"

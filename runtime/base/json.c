@@ -53,3 +53,24 @@ ts_status ts_json_save(const char *path, json_t *value)
     if (status) unlink(temporary);
     return status;
 }
+
+ts_status ts_json_cut(const char *path, bool (*keeps)(const void *context, const json_t *record),
+                      const void *context)
+{
+    void *bytes;
+    size_t n, at = 0;
+    if (!ts_file_exists(path)) return TS_OK;
+    TS_TRY(ts_file_read(path, &bytes, &n));
+    for (const char *text = bytes; at < n;) {
+        const char *end = memchr(text + at, '\n', n - at);
+        json_t *record = end ? json_loadb(text + at, (size_t)(end - text) - at, 0, NULL) : NULL;
+        bool stays = record && keeps(context, record);
+        json_decref(record);
+        if (!stays) break;
+        at = (size_t)(end - text) + 1;
+    }
+    free(bytes);
+    TS_NEED(at == n || !truncate(path, (off_t)at), TS_EIO, "cannot shorten %s: %s", path,
+            strerror(errno));
+    return TS_OK;
+}

@@ -14,7 +14,7 @@
 #include "runtime/device/vector.h"
 #include "runtime/train/safetensors.h"
 
-#define FORMAT_VERSION "1"
+#define FORMAT_VERSION "2"
 enum { PATH_BYTES = 1024 };
 
 /* ---- a growing list of tensors with memory of their own ---- */
@@ -366,14 +366,15 @@ static bool nth_newest(const char *folder, int n, char *path)
     return !ts_file_join(path, PATH_BYTES, folder, newest);
 }
 
-/* One rank of each host renames and removes, since hosts may or may not share the folder. */
-static ts_status publish(ts_trainer *t, const char *partial, const char *folder, const char *all)
+/* Rename and remove, where nobody else has. */
+static ts_status publish(const ts_trainer *t, const char *partial, const char *folder,
+                         const char *all)
 {
     char old[PATH_BYTES];
-    if (t->world->local_rank) return TS_OK;
+    if (!ts_file_exists(partial)) return TS_OK;
     TS_TRY(ts_file_remove_folder(folder)); /* of an earlier try of the same step */
-    if (rename(partial, folder) && errno != ENOENT)
-        return TS_ERROR(TS_EIO, "cannot rename %s to %s: %s", partial, folder, strerror(errno));
+    TS_NEED(!rename(partial, folder), TS_EIO, "cannot rename %s to %s: %s", partial, folder,
+            strerror(errno));
     TS_TRY(ts_file_sync(all));
     while (nth_newest(all, (int)t->config->keep, old)) TS_TRY(ts_file_remove_folder(old));
     return TS_OK;
@@ -403,7 +404,13 @@ ts_status ts_checkpoint_save(ts_trainer *t)
         ts_trail_set(trail);
         return ts_status_pass(__FILE__, __LINE__, status);
     }
-    TS_TRY(ts_world_agree(t->world, publish(t, partial, folder, all)));
+    /* Hosts may share the folder or not: rank 0 publishes what its host sees, then one rank of each
+     * other host what is still there. All at once, one could remove what another has published. */
+    bool first = t->world->rank == 0, leads = t->world->local_rank == 0;
+    status = first ? publish(t, partial, folder, all) : TS_OK;
+    TS_TRY(ts_world_agree(t->world, status));
+    status = leads && !first ? publish(t, partial, folder, all) : TS_OK;
+    TS_TRY(ts_world_agree(t->world, status));
     ts_info("saved %s", folder);
     return TS_OK;
 }

@@ -83,11 +83,16 @@ static const ts_option device_rows[] = {
      "local steps that the host may be ahead of the device"},
     {"graphs", TS_OPTION_BOOL, AT(graphs), "yes", NULL, 0, 0,
      "capture the local step once and replay it"},
+    {"pace", TS_OPTION_REAL, AT(pace), "0", NULL, 0, 1e6,
+     "host device: seconds that forward and backward take at least, spread over the layers: a "
+     "worker of that speed, for studies of many workers on few cores; 0: as fast as it goes"},
     {0}};
 
 static const ts_option run_rows[] = {
     {"run", TS_OPTION_TEXT, AT(run), "", NULL, 0, 0,
      "folder of the run; empty: runs/<time>-<model>-<algorithm>"},
+    {"label", TS_OPTION_TEXT, AT(label), "", NULL, 0, 0,
+     "what tells this run from others, for reports: the network it ran on, say"},
     {"log-every", TS_OPTION_INT, AT(log_every), "20", NULL, 1, 1e9,
      "local steps in a window: a line of metrics.jsonl"},
     {"evaluate-every", TS_OPTION_REAL, AT(evaluate_every), "1", NULL, 0, 1e6,

@@ -27,9 +27,10 @@ typedef struct ts_config {
     /* device and communication */
     const char *device, *communicator;
     int64_t bucket_kib, timeout, run_ahead, nccl_ctas;
+    double pace;
     bool graphs;
     /* the run */
-    const char *run, *resume, *weights;
+    const char *run, *label, *resume, *weights;
     int64_t log_every, keep;
     double evaluate_every, checkpoint_every;
     bool timeline, export_model, verbose;

@@ -59,10 +59,15 @@ struct ts_metrics {
 
     interval recent[RECENT], comm[RECENT]; /* the latest steps and collectives */
     int64_t n_recent, n_comm;
-    double epoch_loss;
-    int64_t epoch_windows;
-    double started;
+    int64_t started; /* wall clock, ns */
 };
+
+/* A line of a step that this run will not do again. */
+static bool is_before(const void *context, const json_t *line)
+{
+    const int64_t *step = context;
+    return json_integer_value(json_object_get(line, "step")) <= *step;
+}
 
 ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
 {
@@ -71,7 +76,7 @@ ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
     TS_NEED(m, TS_ENOMEM, "no memory for metrics");
     m->t = t;
     m->first = m->seen = t->step;
-    m->started = (double)ts_clock_wall_ns() * 1e-9;
+    m->started = ts_clock_wall_ns();
     for (int i = 0; i < PENDING; i++) {
         TS_TRY_TO(status, fail,
                   ts_device_alloc(t->device, TS_MEMORY_PINNED, sizeof(ts_control),
@@ -92,6 +97,7 @@ ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
     m->before = *m->windows[0].sums;
     if (t->world->rank == 0) {
         TS_TRY_TO(status, fail, ts_file_join(m->path, sizeof m->path, t->run, "metrics.jsonl"));
+        TS_TRY_TO(status, fail, ts_json_cut(m->path, is_before, &t->step));
         m->file = fopen(m->path, "a");
         if (!m->file) {
             status = TS_ERROR(TS_EIO, "cannot open %s: %s", m->path, strerror(errno));
@@ -201,8 +207,6 @@ static ts_status write_window(ts_metrics *m, const window *w)
     double compute = (double)times->part[TS_SPAN_STEP] * 1e-9 / steps - exposed;
     double hidden = hidden_share(times);
     m->before = *now;
-    m->epoch_loss += loss;
-    m->epoch_windows++;
     if (t->world->rank) return TS_OK;
 
     TS_TRY(ts_json_append(m->file, m->path,
@@ -256,7 +260,7 @@ static ts_status close_window(ts_metrics *m)
 
 ts_status ts_metrics_step(ts_metrics *m)
 {
-    if (m->t->step - m->first >= m->t->config->log_every) TS_TRY(close_window(m));
+    if (m->t->step % m->t->config->log_every == 0) TS_TRY(close_window(m));
     return write_finished(m);
 }
 
@@ -268,13 +272,33 @@ ts_status ts_metrics_flush(ts_metrics *m)
     return write_finished(m);
 }
 
+/* The mean training loss since the last evaluation, which a checkpoint remembers. */
+static double train_loss(const ts_metrics *m)
+{
+    int64_t samples = m->before.samples - m->before.evaluated_samples;
+    double sum = m->before.loss_sum - m->before.evaluated_loss_sum;
+    return samples ? sum / (double)samples : NAN;
+}
+
+static ts_status remember_evaluation(ts_metrics *m)
+{
+    const ts_trainer *t = m->t;
+    ts_control *pinned = m->windows[0].sums; /* all windows are written */
+    pinned->evaluated_loss_sum = m->before.evaluated_loss_sum = m->before.loss_sum;
+    pinned->evaluated_samples = m->before.evaluated_samples = m->before.samples;
+    TS_TRY(ts_stream_copy(t->compute, &t->control->evaluated_loss_sum,
+                          &pinned->evaluated_loss_sum, sizeof pinned->evaluated_loss_sum));
+    TS_TRY(ts_stream_copy(t->compute, &t->control->evaluated_samples, &pinned->evaluated_samples,
+                          sizeof pinned->evaluated_samples));
+    return ts_stream_sync(t->compute);
+}
+
 ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double seconds)
 {
     const ts_trainer *t = m->t;
     double epoch = (double)t->step / (double)t->per_epoch;
-    double train = m->epoch_windows ? m->epoch_loss / (double)m->epoch_windows : NAN;
-    m->epoch_loss = 0;
-    m->epoch_windows = 0;
+    double train = train_loss(m);
+    TS_TRY(remember_evaluation(m));
     if (t->world->rank) return TS_OK;
     ts_info("epoch %.2f  step %lld: test accuracy %.2f %%, test loss %.4f, train loss %.4f", epoch,
             (long long)t->step, 100 * score->accuracy, score->loss, train);
@@ -336,18 +360,19 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
     TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
     return ts_json_save(
         path,
-        json_pack("{s:s, s:s, s:f, s:f, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
+        json_pack("{s:s, s:s, s:I, s:I, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
                   "s:I}, s:o,"
                   " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:I}, s:o}",
-                  "program", "twinstream", "state", state, "started", m->started, "ended",
-                  (double)ts_clock_wall_ns() * 1e-9, "commit", ts_version_commit(), "ranks",
+                  "program", "twinstream", "state", state, "started",
+                  (json_int_t)(m->started / 1000000000), "ended",
+                  (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(), "ranks",
                   t->world->size, "machine", "host", t->world->host, "system", system.release,
                   "device", device, "versions",
                   ts_version_json(!strcmp(t->device->ops->name, "cuda")), "model", "name",
                   ts_model_name(t->model), "type",
                   ts_type_name(ts_model_get_options(t->model)->type), "parameters",
                   (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
-                  ts_model_forward_macs(t->model), "workspace_bytes",
+                  ts_model_forward_macs(t->model, 0, ts_model_nodes(t->model)), "workspace_bytes",
                   (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
                   "steps", (json_int_t)r->steps, "seconds", r->seconds, "images_per_second",
                   r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
@@ -370,7 +395,7 @@ ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *sc
                                          : 0,
         .test_accuracy = score->accuracy,
         .test_loss = score->loss,
-        .train_loss = m->epoch_windows ? m->epoch_loss / (double)m->epoch_windows : NAN,
+        .train_loss = train_loss(m),
         .hidden = hidden_share(&m->total),
         .contention = contention(m)};
     snprintf(result->run, sizeof result->run, "%s", t->run);

@@ -77,17 +77,18 @@ static ts_status body(ts_step *s)
     ts_augment augment = {.flip = c->flip, .crop = (int)c->crop, .shuffle = c->shuffle};
 
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_STEP, -1));
+    TS_TRY(ts_pace_begin(t->pace, t->compute));
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_DATA, -1));
     TS_TRY(ts_data_train_batch(t->dataset, &t->shard, &augment, t->control, &batch, t->compute));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_DATA));
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_FORWARD, -1));
     TS_TRY(ts_workspace_refresh(t->workspace, flat->parameters, flat->shadow, flat->statistics,
                                 t->compute));
-    TS_TRY(ts_workspace_forward(t->workspace, 0, nodes, t->compute));
+    TS_TRY(ts_pace_forward(t->pace, t->workspace, nodes, t->compute));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_FORWARD));
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_BACKWARD, -1));
-    TS_TRY(ts_workspace_backward(t->workspace, 0, nodes, flat->gradients,
-                                 hooks->bucket_ready ? bucket_ready : NULL, s, t->compute));
+    TS_TRY(ts_pace_backward(t->pace, t->workspace, nodes, flat->gradients,
+                            hooks->bucket_ready ? bucket_ready : NULL, s, t->compute));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_BACKWARD));
     if (hooks->before_update) TS_TRY(reach(s, HOOK_BEFORE_UPDATE, -1));
 

@@ -180,6 +180,7 @@ static ts_status open_alone(ts_trainer *t)
     TS_TRY(ts_event_open(t->device, &t->event));
     TS_TRY(ts_model_init(t->model, (uint64_t)c->seed, t->compute));
     TS_TRY(ts_workspace_open(t->model, (int)c->batch, true, t->control, &t->workspace));
+    if (c->pace > 0) TS_TRY(ts_pace_open(t->device, t->model, c->pace, &t->pace));
     if (!*c->weights) return TS_OK;
     ts_flat *flat = ts_model_flat(t->model);
     TS_TRY(ts_model_import(t->model, flat->parameters, flat->statistics, c->weights, t->compute));
@@ -242,6 +243,7 @@ static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
     ts_metrics_close(t->metrics);
     ts_step_close(t->local_step);
     if (t->algorithm) t->algorithm->ops->close(t->algorithm);
+    ts_pace_close(t->pace);
     ts_workspace_close(t->workspace);
     ts_event_close(t->event);
     ts_trace_close(t->trace);

@@ -3,6 +3,7 @@
 #define TS_TRAIN_TRAINER_H
 
 #include "runtime/data/data.h"
+#include "runtime/train/pace.h"
 #include "runtime/train/schedule.h"
 #include "runtime/train/train.h"
 #include "runtime/train/watchdog.h"
@@ -22,6 +23,7 @@ typedef struct ts_trainer {
     ts_dataset *dataset;
     ts_model *model;
     ts_workspace *workspace;
+    ts_pace *pace; /* NULL: the device's own speed */
     ts_shard shard;
     ts_schedule schedule;
     ts_control *control; /* device memory */
