@@ -95,6 +95,8 @@ static const ts_option run_rows[] = {
      "what tells this run from others, for reports: the network it ran on, say"},
     {"log-every", TS_OPTION_INT, AT(log_every), "20", NULL, 1, 1e9,
      "local steps in a window: a line of metrics.jsonl"},
+    {"settle", TS_OPTION_INT, AT(settle), "0", NULL, 0, 1e15,
+     "local steps at the start that the times of run.json leave out; benchmarks let a round pass"},
     {"evaluate-every", TS_OPTION_REAL, AT(evaluate_every), "1", NULL, 0, 1e6,
      "epochs between evaluations of the consensus model; 0: at the end only"},
     {"checkpoint-every", TS_OPTION_REAL, AT(checkpoint_every), "0", NULL, 0, 1e6,

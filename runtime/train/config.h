@@ -31,7 +31,7 @@ typedef struct ts_config {
     bool graphs;
     /* the run */
     const char *run, *label, *resume, *weights;
-    int64_t log_every, keep;
+    int64_t log_every, settle, keep;
     double evaluate_every, checkpoint_every;
     bool timeline, export_model, verbose;
 } ts_config;

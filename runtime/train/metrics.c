@@ -152,7 +152,7 @@ static void on_span(void *context, const ts_span *span)
         window *w = &m->windows[m->drained % PENDING];
         if (m->seen == w->last) {
             w->times = m->open;
-            add(&m->total, &m->open);
+            if (w->first >= m->t->config->settle) add(&m->total, &m->open);
             m->open = (tally){0};
             m->drained++;
         }
