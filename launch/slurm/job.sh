@@ -1,0 +1,78 @@
+# launch/slurm/job.sh - what the job scripts share: bash functions, sourced inside a SLURM job that was
+# submitted from the checkout's folder.
+
+# Enter the checkout and find out how ranks start here; the findings go to FILE too. Ends the job when
+# nothing works.
+job_begin() { # FILE
+    cd "${SLURM_SUBMIT_DIR:?this is a job script: sbatch $0}" || exit 70
+    if [ ! -x launch/doctor ]; then
+        echo "$SLURM_SUBMIT_DIR has no launch/doctor: submit the job from the checkout's folder" >&2
+        exit 70
+    fi
+    job_folder=$(dirname "$1")
+    mkdir -p "$job_folder"
+    local found
+    found=$(launch/doctor --shell 2> >(tee "$1" >&2)) || exit $?
+    eval "$found"
+    {
+        scontrol show job "$SLURM_JOB_ID"
+        lscpu | grep -E '^(Model name|Socket|Core|CPU\(s\)|NUMA node)'
+        ! command -v nvidia-smi >/dev/null || nvidia-smi topo -m
+    } >>"$1" 2>&1
+    export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
+}
+
+job_is_finished() { # RUN
+    grep -qs '"state": "finished"' "$1/run.json"
+}
+
+# Start ranks on as few nodes as hold them, the ranks of a node neighbours in the ring.
+job_start() { # RANKS COMMAND ...
+    local ranks=$1 per_node=${SLURM_NTASKS_PER_NODE:-1} nodes bind=()
+    shift
+    nodes=$(((ranks + per_node - 1) / per_node))
+    # each rank on cores of its own, where SLURM's plug-ins can bind
+    scontrol show config | grep -q '^TaskPlugin.*\(affinity\|cgroup\)' && bind=(--cpu-bind=cores)
+    case $TWINSTREAM_START in
+    pmix | tcp)
+        local mpi=pmix
+        if [ "$TWINSTREAM_START" = tcp ]; then
+            mpi=none
+            export TWINSTREAM_RENDEZVOUS=$TWINSTREAM_ADDRESS:$((10000 + (SLURM_JOB_ID * 7 + RANDOM) % 20000))
+        fi
+        exec srun --mpi=$mpi --kill-on-bad-exit=0 --nodes="$nodes" --ntasks="$ranks" --distribution=block \
+            --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${bind[@]}" "$@"
+        ;;
+    mpirun)
+        scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n "$nodes" | sed "s/\$/ slots=$per_node/" >"$job_folder/hosts"
+        exec launch/mpirun --hosts "$job_folder/hosts" "$ranks" "$@"
+        ;;
+    esac
+}
+
+# Train, or go on training; a run that is finished is left alone. Told to stop (USR1 before the time
+# limit, TERM at a preemption) the ranks finish their step, save and end with 75: the job then goes
+# back into the queue and takes the run up where it was.
+job_train() { # RANKS RUN [--option value ...]
+    local ranks=$1 run=$2 child code
+    shift 2
+    if job_is_finished "$run"; then
+        echo "$run is finished: skipped"
+        return 0
+    fi
+    job_start "$ranks" "${TWINSTREAM_BUILD:-build}/twinstream" train --run "$run" --resume auto "$@" &
+    child=$!
+    trap 'kill -USR1 $child 2>/dev/null' USR1 TERM
+    while :; do # a trap ends wait, the child goes on
+        wait "$child"
+        code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    trap - USR1 TERM
+    if [ $code -eq 75 ]; then
+        echo "job $SLURM_JOB_ID: saved before its end; requeued"
+        scontrol requeue "$SLURM_JOB_ID"
+        sleep 60 # SLURM ends this script
+    fi
+    return $code
+}
