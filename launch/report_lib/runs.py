@@ -48,11 +48,11 @@ class Run:
 
     @property
     def model(self):
-        return self.record.get("model", {}).get("name") or self.config.get("model", "?")
+        return clean(self.record.get("model", {}).get("name") or self.config.get("model", "?"))
 
     @property
     def type(self):
-        return self.record.get("model", {}).get("type") or self.config.get("type", "?")
+        return clean(self.record.get("model", {}).get("type") or self.config.get("type", "?"))
 
     @property
     def label(self):
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def state(self):
-        return self.record.get("state", "unfinished: no run.json")
+        return clean(self.record.get("state", "unfinished: no run.json"))
 
     def total(self, key):
         value = self.record.get("totals", {}).get(key)
@@ -144,11 +144,9 @@ def read_lines(path, notes):
 
 def number(where, record, key):
     value = record.get(key)
-    if value is None and key in record:
-        return NAN  # JSON has no NaN: what is unknown is null
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         raise BadData(f'{where} has no number "{key}"')
-    return float(value) if abs(value) < 1e300 else NAN
+    return float(value)
 
 
 def read_config(folder, record):
@@ -254,9 +252,9 @@ def read_timeline(path):
     events = parse(path, read_bytes(path)).get("traceEvents")
     try:
         names = {(e["pid"], e["tid"]): clean(e["args"]["name"]) for e in events if e.get("name") == "thread_name"}
-        return [(e["pid"], names.get((e["pid"], e["tid"]), f"stream {e['tid']}"), clean(e["name"]), e["ts"] * 1e-3,
-                 (e["ts"] + e["dur"]) * 1e-3) for e in events if e["ph"] == "X"]
-    except (TypeError, KeyError, AttributeError) as problem:
+        return [(int(e["pid"]), names.get((e["pid"], e["tid"]), f"stream {e['tid']}"), clean(e["name"]),
+                 float(e["ts"]) * 1e-3, (e["ts"] + e["dur"]) * 1e-3) for e in events if e["ph"] == "X"]
+    except (TypeError, ValueError, KeyError, AttributeError) as problem:
         raise BadData(f"{path} is not a timeline of twinstream: {type(problem).__name__} {problem}") from None
 
 
