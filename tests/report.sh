@@ -41,12 +41,15 @@ holds() { file=$1; shift; for text in "$@"; do
 lacks() { file=$1; shift; for text in "$@"; do
     if grep -qiF -- "$text" "$file"; then failure "$file has [$text]"; else passed=$((passed + 1)); fi; done; }
 
-# page.py FILE: is it well-formed? page.py FILE COLUMN CELL: of the tables with that column, what stands in the row
+# page.py FILE: is it well-formed, its ids all different? page.py FILE COLUMN CELL: of the tables with that column, what stands in the row
 # that begins with, or else has, that cell
 cat >page.py <<'EOF'
 import sys, xml.etree.ElementTree as tree
 text = lambda node: "".join(node.itertext())
 root = tree.parse(sys.argv[1]).getroot()
+names = [node.get("id") for node in root.iter() if node.get("id")]
+if len(names) > len(set(names)):
+    sys.exit("two parts of the page have one id")
 found = []
 for table in root.iter("table") if len(sys.argv) > 3 else ():
     head = [text(cell) for cell in table.find("thead/tr")]
@@ -144,11 +147,12 @@ sed -i 's/"samples":0/"samples":400/' killed/metrics.jsonl
 expect 0 '' "$report" killed -o killed.html
 holds killed.html 'line 4 is half written' 'unfinished: no run.json'
 value killed.html ranks killed 2
-cp -r cocod again # from an earlier checkpoint: step 20 is made twice
-sed '2!d; s/"loss":1.5/"loss":1.25/' cocod/metrics.jsonl >>again/metrics.jsonl
+cp -r cocod again # resumed from step 10: what came after it is made again
+sed '1!d; s/"step":10/"step":15/' cocod/metrics.jsonl >>again/metrics.jsonl
+sed '1d; s/"loss":1.5/"loss":1.25/' cocod/metrics.jsonl >>again/metrics.jsonl
 expect 0 '' "$report" again -o again.html
 value again.html loss 20 1.250
-value again.html seconds 20 3.000
+value again.html seconds 20 2.500
 
 # ---- a timeline: two rounds of two steps ----
 python3 - >cocod/timeline.json <<'EOF'

@@ -77,7 +77,7 @@ class Drawing:
 def tidy(svg, mark, title):
     """Names that no other drawing of the page has, and a title that says what is drawn."""
     svg = re.sub(r"(id=|href=|url\()(['\"]?)(#?)(gp|textbox|greybox)", rf"\1\2\3{mark}\4", svg)
-    svg = re.sub(rf"<title>{mark}_plot_\w+</title>", "", svg)
+    svg = re.sub(rf'<title>{mark}_plot_\w+</title>|\sid="({mark}_plot_\w+|gnuplot_canvas)"', "", svg)
     title = clean(title).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     svg = re.sub(r"<title>\w+</title>\s*<desc>[^<]*</desc>", lambda _: f"<title>{title}</title>", svg, count=1)
     return svg[svg.index("<svg") :].replace("<svg", '<svg role="img"', 1)

@@ -80,7 +80,7 @@ class Run:
 
     def total(self, key):
         value = self.record.get("totals", {}).get(key)
-        return float(value) if isinstance(value, (int, float)) else NAN
+        return float(value) if isinstance(value, (int, float)) and abs(value) < 1e300 else NAN
 
 
 def clean(text):
@@ -254,7 +254,7 @@ def read_timeline(path):
         names = {(e["pid"], e["tid"]): clean(e["args"]["name"]) for e in events if e.get("name") == "thread_name"}
         return [(int(e["pid"]), names.get((e["pid"], e["tid"]), f"stream {e['tid']}"), clean(e["name"]),
                  float(e["ts"]) * 1e-3, (e["ts"] + e["dur"]) * 1e-3) for e in events if e["ph"] == "X"]
-    except (TypeError, ValueError, KeyError, AttributeError) as problem:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as problem:
         raise BadData(f"{path} is not a timeline of twinstream: {type(problem).__name__} {problem}") from None
 
 
