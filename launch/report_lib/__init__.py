@@ -1,0 +1,1 @@
+"""launch/report in parts: runs (what the folders hold), charts (gnuplot), page (HTML)."""
