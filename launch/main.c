@@ -6,6 +6,7 @@
 
 #include "launch/info.h"
 #include "launch/plan.h"
+#include "launch/report.h"
 #include "launch/stop.h"
 #include "runtime/base/log.h"
 #include "runtime/train/train.h"
@@ -51,6 +52,8 @@ static const command commands[] = {
      .run = ts_info_run},
     {"plan", "forecast step time and speedup of every algorithm on a cluster you describe",
      .run_alone = ts_plan_command},
+    {"report", "one HTML page on one or more runs: curves, times, speedups, timelines, tables",
+     .run_alone = ts_report_command},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -105,7 +108,7 @@ static ts_status help(const command *chosen)
 
 static ts_status unknown(const char *name)
 {
-    const char *near = ts_option_nearest(name, "train|eval|info|plan");
+    const char *near = ts_option_nearest(name, "train|eval|info|plan|report");
     return TS_ERROR(TS_EUSAGE, "no command \"%s\"%s%s%s; twinstream --help lists them", name,
                     near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }

@@ -224,8 +224,10 @@ def set_clock(run):
         before, window["seconds"] = window["step"], clock
     for evaluation in run.evaluations:
         evaluation["seconds"] = max((w["seconds"] for w in run.windows if w["step"] <= evaluation["step"]), default=0)
-    if len(run.windows) > 1:
-        run.spread_s = statistics.stdev(window["step_s"] for window in run.windows)
+    settle = run.config.get("settle", "")  # the run's own times leave these steps out
+    settled = [w["step_s"] for w in run.windows if w["step"] > (int(settle) if settle.isdigit() else 0)]
+    if len(settled) > 1:
+        run.spread_s = statistics.stdev(settled)
 
 
 def set_totals(run, path):
