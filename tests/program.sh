@@ -74,6 +74,12 @@ expect 65 'data_batch_3.bin|label' "$program" train --model tiny --data cifar10:
 # ---- a loss that is not finite ----
 expect 70 'not finite|--learning-rate' "$program" train $quick --steps 20 --learning-rate 1e6 --run r1
 
+# ---- ranks of two builds ----
+commit=$("$program" --version | sed 's/.*(\([0-9a-f]*\).*/\1/')
+sed "s/$commit/ffffffffffff/g" "$program" >other
+chmod +x other
+expect 64 'rank 1|ffffffffffff|one build' "$mpirun" 1 "$program" train $quick --steps 2 --run r4 : -np 1 ./other train $quick --steps 2 --run r4
+
 # ---- checkpoints: bit-exact resume, and every way one can be bad ----
 steps="--steps 12 --checkpoint-every 0.5 --keep 1 --algorithm cocod --period 3"
 expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run whole

@@ -3,8 +3,31 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "runtime/base/log.h"
+#include "runtime/train/version.h"
+
+enum { VERSION_BYTES = 96 };
+
+/* Two builds may differ in what they send. */
+static ts_status check_versions(ts_world *world)
+{
+    char own[VERSION_BYTES] = "", *all = malloc((size_t)world->size * sizeof own);
+    TS_NEED(all, TS_ENOMEM, "no memory for %d versions", world->size);
+    snprintf(own, sizeof own, "%s (%s)", ts_version(), ts_version_commit());
+    ts_status status = world->ops->all_gather(world, own, all, sizeof own);
+    for (int r = 1; r < world->size && !status; r++) {
+        const char *other = all + (size_t)r * sizeof own;
+        if (strcmp(other, all))
+            status = TS_ERROR(TS_EUSAGE,
+                              "rank %d (host %s) runs twinstream %s, rank 0 (host %s) %s: put one "
+                              "build on every host; launch/doctor checks that",
+                              r, world->hosts[r], other, world->hosts[0], all);
+    }
+    free(all);
+    return status;
+}
 
 static ts_status check_fit(ts_trainer *t)
 {
@@ -53,6 +76,7 @@ static ts_status check_devices(const ts_trainer *t)
 
 ts_status ts_ranks_check(ts_trainer *t)
 {
+    TS_TRY(ts_world_agree(t->world, check_versions(t->world)));
     TS_TRY(gather_identities(t));
     TS_TRY(ts_world_agree(t->world, check_devices(t)));
     return check_fit(t);
