@@ -12,8 +12,7 @@
 #include "runtime/base/option.h"
 #include "runtime/plan/plan.h"
 
-enum { LONGEST_PERIOD = 4096, STEPS = 240 };
-#define HIDDEN_SHARE 0.01 /* of a step: what still counts as hidden */
+enum { STEPS = 240 };
 #define NEAR_IDEAL 1.05   /* S-SGD within this of a step alone needs no other algorithm */
 
 static struct settings {
@@ -47,10 +46,10 @@ static const ts_option rows[] = {
      "standard deviation of a step's time over its mean: stragglers"},
     {"contention", TS_OPTION_REAL, AT(contention), "0.05", NULL, 0, 10,
      "compute's slow-down beside a collective"},
-    {"period", TS_OPTION_INT, AT(period), "0", NULL, 0, LONGEST_PERIOD,
-     "local steps between averages; 0: the fewest that hide communication"},
-    {"delay", TS_OPTION_INT, AT(delay), "0", NULL, 0, LONGEST_PERIOD,
-     "dasgd: steps until the merge; 0: half of the period"},
+    {"period", TS_OPTION_INT, AT(period), "auto", "auto", 1, TS_PLAN_LONGEST,
+     "local steps between averages; auto: the fewest that hide communication"},
+    {"delay", TS_OPTION_INT, AT(delay), "auto", "auto", 1, TS_PLAN_LONGEST,
+     "dasgd: steps until the merge; auto: half of the period"},
     {"seed", TS_OPTION_INT, AT(seed), "1", NULL, 0, 0, "of the stragglers"},
     {"json", TS_OPTION_BOOL, AT(json), "no", NULL, 0, 0, "a JSON line for each row, no text"},
     {"help", TS_OPTION_BOOL, AT(help), "no", NULL, 0, 0, "this text"},
@@ -110,12 +109,12 @@ static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
 {
     int64_t k = set.period, dasgd = set.period;
     if (!k) {
-        TS_TRY(ts_plan_period(c, "cocod", HIDDEN_SHARE, LONGEST_PERIOD, &k));
-        TS_TRY(ts_plan_period(c, "dasgd", HIDDEN_SHARE, LONGEST_PERIOD, &dasgd));
-        if (!k) k = LONGEST_PERIOD;
-        if (!dasgd) dasgd = LONGEST_PERIOD;
+        TS_TRY(ts_plan_period(c, "cocod", 0, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &k));
+        TS_TRY(ts_plan_period(c, "dasgd", set.delay, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &dasgd));
+        if (!k) k = TS_PLAN_LONGEST;
+        if (!dasgd) dasgd = TS_PLAN_LONGEST;
     }
-    int64_t delay = set.delay ? set.delay : dasgd > 1 ? dasgd / 2 : 1;
+    int64_t delay = set.delay ? set.delay : ts_plan_delay(dasgd);
     const row rows_of[ROWS] = {
         [BLOCKING] = {.name = "ssgd, blocking", .method = {"ssgd", false, 1, 1}},
         [OVERLAPPED] = {.name = "ssgd", .method = {"ssgd", true, 1, 1}},
@@ -194,7 +193,7 @@ static ts_status faster_links(ts_plan_cluster c)
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", false, 1, 1}, STEPS, &f));
         double blocking = f.step_s;
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1}, STEPS, &f));
-        TS_TRY(ts_plan_period(&c, "cocod", HIDDEN_SHARE, LONGEST_PERIOD, &k));
+        TS_TRY(ts_plan_period(&c, "cocod", 0, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &k));
         printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %lld\n", c.outer.bytes_per_s * 8e-9,
                fmin(f.step_s, blocking) * 1e3, (long long)k);
     }
@@ -212,7 +211,7 @@ static void assumptions(const ts_plan_cluster *c)
            "forecast: a longer period drifts further.\n",
            c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
            c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
-           100 * HIDDEN_SHARE);
+           100 * TS_PLAN_HIDDEN);
 }
 
 static ts_status plan(void)

@@ -9,6 +9,7 @@
 #include "runtime/base/random.h"
 
 enum { FLIGHTS = 1024, WARM_ROUNDS = 2, SEARCH_WORK = 1 << 18 /* steps of all ranks in a try */ };
+enum { IN_FLIGHT = 16 }; /* averages that dasgd.c allows under way at once */
 
 /* ---- one all-reduce ---- */
 
@@ -211,10 +212,15 @@ ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t
     return TS_OK;
 }
 
-/* By how much more than stragglers alone communication makes compute wait, in steps. */
-static ts_status excess(const ts_plan_cluster *c, const char *algorithm, int64_t k, double *share_p)
+int64_t ts_plan_delay(int64_t period)
 {
-    ts_plan_method m = {algorithm, true, k, k > 1 ? k / 2 : 1};
+    return period > 1 ? period / 2 : 1;
+}
+
+ts_status ts_plan_excess(const ts_plan_cluster *c, const char *algorithm, int64_t k, int64_t delay,
+                         double *excess_p)
+{
+    ts_plan_method m = {algorithm, true, k, delay ? delay : ts_plan_delay(k)};
     ts_plan_cluster free_links = *c;
     ts_plan_forecast with, without;
     free_links.bytes = 0;
@@ -223,20 +229,21 @@ static ts_status excess(const ts_plan_cluster *c, const char *algorithm, int64_t
     rounds = rounds < 4 ? 4 : rounds > 32 ? 32 : rounds;
     TS_TRY(ts_plan_run(c, &m, rounds * k, &with));
     TS_TRY(ts_plan_run(&free_links, &m, rounds * k, &without));
-    *share_p = (with.exposed_s - without.exposed_s) / c->step_s;
+    *excess_p = (with.exposed_s - without.exposed_s) / c->step_s;
     return TS_OK;
 }
 
 /* Longer periods hide more, so the search halves. */
-ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, double share,
-                         int64_t most, int64_t *period_p)
+ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, int64_t delay,
+                         double share, int64_t most, int64_t *period_p)
 {
-    int64_t low = 0, high = 1; /* low exposes, high hides */
+    /* low exposes (or cannot be), high hides */
+    int64_t low = delay > 0 ? (delay + IN_FLIGHT - 1) / IN_FLIGHT - 1 : 0, high = low + 1;
     double x = 0;
     *period_p = 0;
     for (;;) {
         if (high > most) high = most;
-        TS_TRY(excess(c, algorithm, high, &x));
+        TS_TRY(ts_plan_excess(c, algorithm, high, delay, &x));
         if (x < share) break;
         if (high == most) return TS_OK;
         low = high;
@@ -244,7 +251,7 @@ ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, double
     }
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
-        TS_TRY(excess(c, algorithm, middle, &x));
+        TS_TRY(ts_plan_excess(c, algorithm, middle, delay, &x));
         if (x < share)
             high = middle;
         else

@@ -10,6 +10,10 @@
 
 #include "runtime/base/status.h"
 
+/* What counts as hidden: compute waits for less than this share of a step. */
+#define TS_PLAN_HIDDEN 0.01
+enum { TS_PLAN_LONGEST = 4096 }; /* period that is looked at: a longer one drifts too far */
+
 /* One direction of what a rank or a host is connected by. */
 typedef struct ts_plan_link {
     double bytes_per_s, latency_s;
@@ -52,9 +56,14 @@ double ts_plan_all_reduce(const ts_plan_cluster *cluster, double bytes);
 ts_status ts_plan_run(const ts_plan_cluster *cluster, const ts_plan_method *method, int64_t steps,
                       ts_plan_forecast *forecast_p);
 
-/* The smallest period (for dasgd with `delay` of half of it, at least 1) at which compute waits for
- * less than `share` of a step more than stragglers alone make it wait; 0 when none up to `most`. */
-ts_status ts_plan_period(const ts_plan_cluster *cluster, const char *algorithm, double share,
-                         int64_t most, int64_t *period_p);
+/* dasgd's delay where none is given: half of the period, at least 1. */
+int64_t ts_plan_delay(int64_t period);
+/* How much longer, in steps, communication makes compute wait in each local step than stragglers
+ * alone do, with this period; `delay` is dasgd's, 0 for ts_plan_delay's. */
+ts_status ts_plan_excess(const ts_plan_cluster *cluster, const char *algorithm, int64_t period,
+                         int64_t delay, double *excess_p);
+/* The smallest period whose excess is below `share`; 0 when none up to `most`. */
+ts_status ts_plan_period(const ts_plan_cluster *cluster, const char *algorithm, int64_t delay,
+                         double share, int64_t most, int64_t *period_p);
 
 #endif
