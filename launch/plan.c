@@ -13,7 +13,10 @@
 #include "runtime/plan/plan.h"
 
 enum { STEPS = 240 };
-#define NEAR_IDEAL 1.05   /* S-SGD within this of a step alone needs no other algorithm */
+#define WORTH_CHANGING                                                                             \
+    0.75                /* another shape's all-reduce takes less than this share of the time       \
+                         */
+#define NEAR_IDEAL 1.05 /* S-SGD within this of a step alone needs no other algorithm */
 
 static struct settings {
     const char *ranks, *from, *all_reduce;
@@ -38,8 +41,8 @@ static const ts_option rows[] = {
      "between ranks of a host, Gbit/s"},
     {"inner-latency-us", TS_OPTION_REAL, AT(inner_latency), "5", NULL, 0, 1e9,
      "between ranks of a host, microseconds"},
-    {"all-reduce", TS_OPTION_CHOICE, AT(all_reduce), "ring", "ring|hierarchical", 0, 0,
-     "one ring over all ranks, or inside hosts, across, and inside"},
+    {"all-reduce", TS_OPTION_CHOICE, AT(all_reduce), "ring", "ring|tree|hierarchical", 0, 0,
+     "one ring over all ranks; NCCL's tree; or inside hosts, across, and inside"},
     {"forward-share", TS_OPTION_REAL, AT(forward), "0.33", NULL, 0, 1,
      "of a step before the first gradients are complete"},
     {"spread", TS_OPTION_REAL, AT(spread), "0.02", NULL, 0, 10,
@@ -74,6 +77,21 @@ static ts_status read_run(const char *folder, double *step_p, double *bytes_p)
     return TS_OK;
 }
 
+static const struct {
+    const char *name, *how;
+} shapes[] = {
+    [TS_PLAN_RING] = {"ring", ""},
+    [TS_PLAN_TREE] = {"tree", "; when training: NCCL_ALGO=Tree"},
+    [TS_PLAN_HIERARCHICAL] = {"hierarchical", "; forecast only: no communicator here does it"}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static ts_plan_shape shape_of(const char *name)
+{
+    int i = 0;
+    while (i < SHAPES - 1 && strcmp(name, shapes[i].name)) i++;
+    return (ts_plan_shape)i;
+}
+
 static ts_status describe(ts_plan_cluster *c)
 {
     double step = set.step, bytes = set.bytes, run_step = 0, run_bytes = 44695848;
@@ -85,7 +103,7 @@ static ts_status describe(ts_plan_cluster *c)
     *c = (ts_plan_cluster){.per_host = (int)set.per_host,
                            .inner = {set.inner_link * 1e9 / 8, set.inner_latency * 1e-6},
                            .outer = {set.link * 1e9 / 8, set.latency * 1e-6},
-                           .hierarchical = !strcmp(set.all_reduce, "hierarchical"),
+                           .shape = shape_of(set.all_reduce),
                            .step_s = step,
                            .forward_share = set.forward,
                            .spread = set.spread,
@@ -161,12 +179,26 @@ static ts_status print_rows(const ts_plan_cluster *c, const row all[ROWS])
     return TS_OK;
 }
 
+/* Would another shape of the all-reduce be much faster? */
+static void advise_shape(ts_plan_cluster c, double seconds)
+{
+    ts_plan_shape mine = c.shape;
+    for (int i = 0; i < SHAPES; i++) {
+        c.shape = (ts_plan_shape)i;
+        double other = ts_plan_all_reduce(&c, c.bytes);
+        if (c.shape != mine && other < WORTH_CHANGING * seconds)
+            printf("        as %s it would take %.3f ms (--all-reduce %s%s)\n", shapes[i].name,
+                   other * 1e3, shapes[i].name, shapes[i].how);
+    }
+}
+
 /* What to use at this size, and why. */
 static void advise(const ts_plan_cluster *c, const row all[ROWS])
 {
-    double whole = ts_plan_all_reduce(c, c->bytes);
+    double whole = ts_plan_all_reduce(c, c->bytes), latency = ts_plan_all_reduce(c, 0);
     double ssgd = fmin(all[OVERLAPPED].f.step_s, all[BLOCKING].f.step_s);
-    printf("        an all-reduce takes %.3f ms, %.2f of a step; ", whole * 1e3, whole / c->step_s);
+    printf("        an all-reduce takes %.3f ms, of which latency %.3f: %.2f of a step; ",
+           whole * 1e3, latency * 1e3, whole / c->step_s);
     if (c->ranks == 1)
         printf("one rank has nothing to average\n");
     else if (ssgd < NEAR_IDEAL * c->step_s)
@@ -176,6 +208,7 @@ static void advise(const ts_plan_cluster *c, const row all[ROWS])
                "with k %lld\n",
                (long long)all[COCOD].method.period, ssgd / all[COCOD].f.step_s,
                (long long)all[DASGD].method.period);
+    if (c->ranks > 1) advise_shape(*c, whole);
 }
 
 static ts_status faster_links(ts_plan_cluster c)
@@ -202,16 +235,17 @@ static ts_status faster_links(ts_plan_cluster c)
 
 static void assumptions(const ts_plan_cluster *c)
 {
-    printf("\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
-           "%g %% slower beside a\ncollective; %.4g MB averaged in fp32; all-reduce as %s, 2 (n - "
-           "1) / n bytes over the slowest link and 2 (n - 1)\nlatencies; a collective begins when "
-           "the last rank has come and ends for all at once; overlapped S-SGD sends\n%d buckets "
-           "from %g of a step on; hosts of %d, %g Gbit/s and %g us between them, %g Gbit/s and %g "
-           "us inside;\nno other traffic. Hidden means below %g %% of a step. Accuracy is not "
-           "forecast: a longer period drifts further.\n",
-           c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
-           c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
-           100 * TS_PLAN_HIDDEN);
+    printf(
+        "\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
+        "%g %% slower beside a\ncollective; %.4g MB averaged in fp32; an all-reduce as %s (the "
+        "formula is in runtime/plan/plan.h); a collective\nbegins when the last rank has come "
+        "and ends for all at once; overlapped S-SGD sends %d buckets from %g of a\nstep on; "
+        "hosts of %d, %g Gbit/s and %g us between them, %g Gbit/s and %g us inside; no other "
+        "traffic. Hidden\nmeans below %g %% of a step. Accuracy is not forecast: a longer period "
+        "drifts further.\n",
+        c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
+        c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
+        100 * TS_PLAN_HIDDEN);
 }
 
 static ts_status plan(void)

@@ -38,6 +38,9 @@ expect() {
 expect 64 'usage: twinstream' "$program"
 expect 0 'train|eval|info|plan' "$program" --help
 expect 0 'cocod|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --link-gbps 400
+expect 0 'of which latency|as tree it would take|when training: NCCL_ALGO=Tree' \
+    "$program" plan --step 0.005 --ranks 4096 --per-host 8 --link-gbps 400 --latency-us 10
+expect 64 'period|or auto' "$program" plan --step 1 --period many
 expect 0 '"algorithm":"dasgd"' "$program" plan --step 0.01 --json
 expect 64 'how long is a local step' "$program" plan
 expect 64 'is not a list of sizes' "$program" plan --step 1 --ranks 4,x

@@ -21,19 +21,22 @@ static double ring(int n, double bytes, ts_plan_link link)
 
 double ts_plan_all_reduce(const ts_plan_cluster *c, double bytes)
 {
-    int hosts = (c->ranks + c->per_host - 1) / c->per_host;
-    int inside = c->ranks < c->per_host ? c->ranks : c->per_host;
-    if (hosts == 1) return ring(c->ranks, bytes, c->inner);
-    if (c->hierarchical &&
-        inside > 1) /* the ranks of a host share its link, each a part of bytes */
+    int n = c->ranks, hosts = (n + c->per_host - 1) / c->per_host;
+    int inside = n < c->per_host ? n : c->per_host;
+    double slowest = c->outer.bytes_per_s, hops = 2.0 * (n - 1), across = hops * hosts / n;
+    if (hosts == 1) return ring(n, bytes, c->inner);
+    if (inside > 1) slowest = fmin(slowest, c->inner.bytes_per_s);
+    switch (c->shape) {
+    case TS_PLAN_TREE:
+        return 2 * bytes / slowest + 2 * (inside - 1) * c->inner.latency_s +
+               2 * ceil(log2(hosts)) * c->outer.latency_s;
+    case TS_PLAN_HIERARCHICAL: /* the ranks of a host share its link, each with a part of bytes */
         return ring(inside, bytes, c->inner) + ring(hosts, bytes, c->outer);
-    /* one ring crosses each host's link once; its slowest hop sets the pace */
-    ts_plan_link slowest = c->outer;
-    if (inside > 1) {
-        slowest.bytes_per_s = fmin(c->inner.bytes_per_s, c->outer.bytes_per_s);
-        slowest.latency_s = fmax(c->inner.latency_s, c->outer.latency_s);
+    case TS_PLAN_RING:
+        break;
     }
-    return ring(c->ranks, bytes, slowest);
+    return hops / n * bytes / slowest + across * c->outer.latency_s +
+           (hops - across) * c->inner.latency_s;
 }
 
 /* ---- the simulation ---- */
@@ -45,7 +48,7 @@ typedef struct flight { /* one collective */
 typedef struct simulation {
     const ts_plan_cluster *c;
     const ts_plan_method *m;
-    double *clock;           /* [ranks] when compute is free */
+    double *clock, *work;    /* [ranks] when compute is free; seconds of the step it is in */
     flight flights[FLIGHTS]; /* ring, in order */
     int64_t flown;
     double comm, exposed; /* sums; exposed over all ranks */
@@ -62,10 +65,10 @@ static double stretch(const ts_plan_cluster *c, int rank, int64_t step)
     return exp(sqrt(variance) * normal - variance / 2);
 }
 
-static double work_of(const simulation *s, int rank, int64_t step)
+static void draw_work(simulation *s, int64_t step)
 {
-    double speed = s->c->speeds ? s->c->speeds[rank] : 1;
-    return s->c->step_s * stretch(s->c, rank, step) / speed;
+    for (int r = 0; r < s->c->ranks; r++)
+        s->work[r] = s->c->step_s * stretch(s->c, r, step) / (s->c->speeds ? s->c->speeds[r] : 1);
 }
 
 /* When `work` seconds that begin at `from` are done, slower while collectives fly. */
@@ -116,23 +119,22 @@ static void wait_for(simulation *s, int64_t which)
     }
 }
 
-static void compute(simulation *s, int64_t step)
+static void compute(simulation *s)
 {
-    for (int r = 0; r < s->c->ranks; r++) s->clock[r] = finish(s, s->clock[r], work_of(s, r, step));
+    for (int r = 0; r < s->c->ranks; r++) s->clock[r] = finish(s, s->clock[r], s->work[r]);
 }
 
 /* Overlapped S-SGD: bucket b of n is ready after forward and (b + 1) / n of the rest. The flights
  * of a step are found without their own contention, which the step then pays. */
-static void step_of_buckets(simulation *s, int64_t step)
+static void step_of_buckets(simulation *s)
 {
     const ts_plan_cluster *c = s->c;
     for (int b = 0; b < c->buckets; b++) {
         double share = c->forward_share + (1 - c->forward_share) * (b + 1) / c->buckets, ready = 0;
-        for (int r = 0; r < c->ranks; r++)
-            ready = fmax(ready, s->clock[r] + share * work_of(s, r, step));
+        for (int r = 0; r < c->ranks; r++) ready = fmax(ready, s->clock[r] + share * s->work[r]);
         fly(s, ready, ts_plan_all_reduce(c, c->bytes / c->buckets));
     }
-    compute(s, step);
+    compute(s);
     /* contention may have moved the last gradients: no average ends before they exist */
     int64_t last = s->flown - 1;
     double tail = latest(s) + ts_plan_all_reduce(c, c->bytes / c->buckets);
@@ -146,11 +148,12 @@ static void advance(simulation *s, int64_t step)
     const char *name = s->m->algorithm;
     int64_t k = s->m->period, d = s->m->delay, done = step + 1;
     double whole = ts_plan_all_reduce(s->c, s->c->bytes);
+    draw_work(s, step);
     if (!strcmp(name, "ssgd") && s->m->overlap) {
-        step_of_buckets(s, step);
+        step_of_buckets(s);
         return;
     }
-    compute(s, step);
+    compute(s);
     if (!strcmp(name, "ssgd") || (!strcmp(name, "local") && done % k == 0)) {
         wait_for(s, fly(s, latest(s), whole));
     } else if (!strcmp(name, "cocod") && done % k == 0) {
@@ -186,7 +189,7 @@ ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t
 {
     TS_TRY(check(c, m));
     simulation *s = calloc(1, sizeof *s);
-    double *clock = calloc((size_t)c->ranks, sizeof *clock);
+    double *clock = calloc(2 * (size_t)c->ranks, sizeof *clock);
     if (!s || !clock) {
         free(s);
         free(clock);
@@ -195,6 +198,7 @@ ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t
     s->c = c;
     s->m = m;
     s->clock = clock;
+    s->work = clock + c->ranks;
     int64_t span = m->period > m->delay ? m->period : m->delay, warm = WARM_ROUNDS * span;
     steps = (steps + m->period - 1) / m->period * m->period; /* whole periods */
     for (int64_t t = 0; t < warm; t++) advance(s, t);
