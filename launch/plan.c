@@ -20,7 +20,7 @@ enum { STEPS = 240 };
 
 static struct settings {
     const char *ranks, *from, *all_reduce;
-    int64_t per_host, period, delay, seed;
+    int64_t per_host, period, delay, bucket_kib, seed;
     double step, bytes, link, latency, inner_link, inner_latency, forward, spread, contention;
     bool json, help;
 } set;
@@ -45,6 +45,8 @@ static const ts_option rows[] = {
      "one ring over all ranks; NCCL's tree; or inside hosts, across, and inside"},
     {"forward-share", TS_OPTION_REAL, AT(forward), "0.33", NULL, 0, 1,
      "of a step before the first gradients are complete"},
+    {"bucket-kib", TS_OPTION_INT, AT(bucket_kib), "4096", NULL, 1, 1 << 30,
+     "ssgd: gradients in a bucket, KiB; each bucket pays an all-reduce's latency"},
     {"spread", TS_OPTION_REAL, AT(spread), "0.02", NULL, 0, 10,
      "standard deviation of a step's time over its mean: stragglers"},
     {"contention", TS_OPTION_REAL, AT(contention), "0.05", NULL, 0, 10,
@@ -109,7 +111,8 @@ static ts_status describe(ts_plan_cluster *c)
                            .spread = set.spread,
                            .contention = set.contention,
                            .bytes = bytes,
-                           .buckets = (int)ceil(bytes / (4 << 20)),
+                           .buckets =
+                               (int)fmin(1 << 20, ceil(bytes / ((double)set.bucket_kib * 1024))),
                            .seed = (uint64_t)set.seed};
     return TS_OK;
 }
@@ -173,8 +176,8 @@ static ts_status print_rows(const ts_plan_cluster *c, const row all[ROWS])
             snprintf(k, sizeof k, "%lld", (long long)r->method.period);
         if (isfinite(r->f.hidden)) snprintf(hidden, sizeof hidden, "%.0f %%", 100 * r->f.hidden);
         printf("%6d  %-15s %-12s %10.3f %8.1f %% %10.3f %8s %9.2f %8.2f\n", c->ranks, r->name, k,
-               r->f.step_s * 1e3, 100 * (r->f.step_s / c->step_s - 1), r->f.exposed_s * 1e3, hidden,
-               r->f.speedup, all[BLOCKING].f.step_s / r->f.step_s);
+               r->f.step_s * 1e3, 100 * fmax(0, r->f.step_s / c->step_s - 1), r->f.exposed_s * 1e3,
+               hidden, r->f.speedup, all[BLOCKING].f.step_s / r->f.step_s);
     }
     return TS_OK;
 }
