@@ -12,13 +12,15 @@
 #include "runtime/base/option.h"
 #include "runtime/plan/plan.h"
 
-enum { LONGEST_PERIOD = 4096, STEPS = 240 };
-#define HIDDEN_SHARE 0.01 /* of a step: what still counts as hidden */
-#define NEAR_IDEAL 1.05   /* S-SGD within this of a step alone needs no other algorithm */
+enum { STEPS = 240 };
+#define WORTH_CHANGING                                                                             \
+    0.75                /* another shape's all-reduce takes less than this share of the time       \
+                         */
+#define NEAR_IDEAL 1.05 /* S-SGD within this of a step alone needs no other algorithm */
 
 static struct settings {
     const char *ranks, *from, *all_reduce;
-    int64_t per_host, period, delay, seed;
+    int64_t per_host, period, delay, bucket_kib, seed;
     double step, bytes, link, latency, inner_link, inner_latency, forward, spread, contention;
     bool json, help;
 } set;
@@ -39,18 +41,20 @@ static const ts_option rows[] = {
      "between ranks of a host, Gbit/s"},
     {"inner-latency-us", TS_OPTION_REAL, AT(inner_latency), "5", NULL, 0, 1e9,
      "between ranks of a host, microseconds"},
-    {"all-reduce", TS_OPTION_CHOICE, AT(all_reduce), "ring", "ring|hierarchical", 0, 0,
-     "one ring over all ranks, or inside hosts, across, and inside"},
+    {"all-reduce", TS_OPTION_CHOICE, AT(all_reduce), "ring", "ring|tree|hierarchical", 0, 0,
+     "one ring over all ranks; NCCL's tree; or inside hosts, across, and inside"},
     {"forward-share", TS_OPTION_REAL, AT(forward), "0.33", NULL, 0, 1,
      "of a step before the first gradients are complete"},
+    {"bucket-kib", TS_OPTION_INT, AT(bucket_kib), "4096", NULL, 1, 1 << 30,
+     "ssgd: gradients in a bucket, KiB; each bucket pays an all-reduce's latency"},
     {"spread", TS_OPTION_REAL, AT(spread), "0.02", NULL, 0, 10,
      "standard deviation of a step's time over its mean: stragglers"},
     {"contention", TS_OPTION_REAL, AT(contention), "0.05", NULL, 0, 10,
      "compute's slow-down beside a collective"},
-    {"period", TS_OPTION_INT, AT(period), "0", NULL, 0, LONGEST_PERIOD,
-     "local steps between averages; 0: the fewest that hide communication"},
-    {"delay", TS_OPTION_INT, AT(delay), "0", NULL, 0, LONGEST_PERIOD,
-     "dasgd: steps until the merge; 0: half of the period"},
+    {"period", TS_OPTION_INT, AT(period), "auto", "auto", 1, TS_PLAN_LONGEST,
+     "local steps between averages; auto: the fewest that hide communication"},
+    {"delay", TS_OPTION_INT, AT(delay), "auto", "auto", 1, TS_PLAN_LONGEST,
+     "dasgd: steps until the merge; auto: half of the period"},
     {"seed", TS_OPTION_INT, AT(seed), "1", NULL, 0, 0, "of the stragglers"},
     {"json", TS_OPTION_BOOL, AT(json), "no", NULL, 0, 0, "a JSON line for each row, no text"},
     {"help", TS_OPTION_BOOL, AT(help), "no", NULL, 0, 0, "this text"},
@@ -75,6 +79,21 @@ static ts_status read_run(const char *folder, double *step_p, double *bytes_p)
     return TS_OK;
 }
 
+static const struct {
+    const char *name, *how;
+} shapes[] = {
+    [TS_PLAN_RING] = {"ring", ""},
+    [TS_PLAN_TREE] = {"tree", "; when training: NCCL_ALGO=Tree"},
+    [TS_PLAN_HIERARCHICAL] = {"hierarchical", "; forecast only: no communicator here does it"}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static ts_plan_shape shape_of(const char *name)
+{
+    int i = 0;
+    while (i < SHAPES - 1 && strcmp(name, shapes[i].name)) i++;
+    return (ts_plan_shape)i;
+}
+
 static ts_status describe(ts_plan_cluster *c)
 {
     double step = set.step, bytes = set.bytes, run_step = 0, run_bytes = 44695848;
@@ -86,13 +105,14 @@ static ts_status describe(ts_plan_cluster *c)
     *c = (ts_plan_cluster){.per_host = (int)set.per_host,
                            .inner = {set.inner_link * 1e9 / 8, set.inner_latency * 1e-6},
                            .outer = {set.link * 1e9 / 8, set.latency * 1e-6},
-                           .hierarchical = !strcmp(set.all_reduce, "hierarchical"),
+                           .shape = shape_of(set.all_reduce),
                            .step_s = step,
                            .forward_share = set.forward,
                            .spread = set.spread,
                            .contention = set.contention,
                            .bytes = bytes,
-                           .buckets = (int)ceil(bytes / (4 << 20)),
+                           .buckets =
+                               (int)fmin(1 << 20, ceil(bytes / ((double)set.bucket_kib * 1024))),
                            .seed = (uint64_t)set.seed};
     return TS_OK;
 }
@@ -110,12 +130,12 @@ static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
 {
     int64_t k = set.period, dasgd = set.period;
     if (!k) {
-        TS_TRY(ts_plan_period(c, "cocod", HIDDEN_SHARE, LONGEST_PERIOD, &k));
-        TS_TRY(ts_plan_period(c, "dasgd", HIDDEN_SHARE, LONGEST_PERIOD, &dasgd));
-        if (!k) k = LONGEST_PERIOD;
-        if (!dasgd) dasgd = LONGEST_PERIOD;
+        TS_TRY(ts_plan_period(c, "cocod", 0, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &k));
+        TS_TRY(ts_plan_period(c, "dasgd", set.delay, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &dasgd));
+        if (!k) k = TS_PLAN_LONGEST;
+        if (!dasgd) dasgd = TS_PLAN_LONGEST;
     }
-    int64_t delay = set.delay ? set.delay : dasgd > 1 ? dasgd / 2 : 1;
+    int64_t delay = set.delay ? set.delay : ts_plan_delay(dasgd);
     const row rows_of[ROWS] = {
         [BLOCKING] = {.name = "ssgd, blocking", .method = {"ssgd", false, 1, 1}},
         [OVERLAPPED] = {.name = "ssgd", .method = {"ssgd", true, 1, 1}},
@@ -156,18 +176,32 @@ static ts_status print_rows(const ts_plan_cluster *c, const row all[ROWS])
             snprintf(k, sizeof k, "%lld", (long long)r->method.period);
         if (isfinite(r->f.hidden)) snprintf(hidden, sizeof hidden, "%.0f %%", 100 * r->f.hidden);
         printf("%6d  %-15s %-12s %10.3f %8.1f %% %10.3f %8s %9.2f %8.2f\n", c->ranks, r->name, k,
-               r->f.step_s * 1e3, 100 * (r->f.step_s / c->step_s - 1), r->f.exposed_s * 1e3, hidden,
-               r->f.speedup, all[BLOCKING].f.step_s / r->f.step_s);
+               r->f.step_s * 1e3, 100 * fmax(0, r->f.step_s / c->step_s - 1), r->f.exposed_s * 1e3,
+               hidden, r->f.speedup, all[BLOCKING].f.step_s / r->f.step_s);
     }
     return TS_OK;
+}
+
+/* Would another shape of the all-reduce be much faster? */
+static void advise_shape(ts_plan_cluster c, double seconds)
+{
+    ts_plan_shape mine = c.shape;
+    for (int i = 0; i < SHAPES; i++) {
+        c.shape = (ts_plan_shape)i;
+        double other = ts_plan_all_reduce(&c, c.bytes);
+        if (c.shape != mine && other < WORTH_CHANGING * seconds)
+            printf("        as %s it would take %.3f ms (--all-reduce %s%s)\n", shapes[i].name,
+                   other * 1e3, shapes[i].name, shapes[i].how);
+    }
 }
 
 /* What to use at this size, and why. */
 static void advise(const ts_plan_cluster *c, const row all[ROWS])
 {
-    double whole = ts_plan_all_reduce(c, c->bytes);
+    double whole = ts_plan_all_reduce(c, c->bytes), latency = ts_plan_all_reduce(c, 0);
     double ssgd = fmin(all[OVERLAPPED].f.step_s, all[BLOCKING].f.step_s);
-    printf("        an all-reduce takes %.3f ms, %.2f of a step; ", whole * 1e3, whole / c->step_s);
+    printf("        an all-reduce takes %.3f ms, of which latency %.3f: %.2f of a step; ",
+           whole * 1e3, latency * 1e3, whole / c->step_s);
     if (c->ranks == 1)
         printf("one rank has nothing to average\n");
     else if (ssgd < NEAR_IDEAL * c->step_s)
@@ -177,6 +211,7 @@ static void advise(const ts_plan_cluster *c, const row all[ROWS])
                "with k %lld\n",
                (long long)all[COCOD].method.period, ssgd / all[COCOD].f.step_s,
                (long long)all[DASGD].method.period);
+    if (c->ranks > 1) advise_shape(*c, whole);
 }
 
 static ts_status faster_links(ts_plan_cluster c)
@@ -194,7 +229,7 @@ static ts_status faster_links(ts_plan_cluster c)
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", false, 1, 1}, STEPS, &f));
         double blocking = f.step_s;
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1}, STEPS, &f));
-        TS_TRY(ts_plan_period(&c, "cocod", HIDDEN_SHARE, LONGEST_PERIOD, &k));
+        TS_TRY(ts_plan_period(&c, "cocod", 0, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &k));
         printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %lld\n", c.outer.bytes_per_s * 8e-9,
                fmin(f.step_s, blocking) * 1e3, (long long)k);
     }
@@ -203,16 +238,17 @@ static ts_status faster_links(ts_plan_cluster c)
 
 static void assumptions(const ts_plan_cluster *c)
 {
-    printf("\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
-           "%g %% slower beside a\ncollective; %.4g MB averaged in fp32; all-reduce as %s, 2 (n - "
-           "1) / n bytes over the slowest link and 2 (n - 1)\nlatencies; a collective begins when "
-           "the last rank has come and ends for all at once; overlapped S-SGD sends\n%d buckets "
-           "from %g of a step on; hosts of %d, %g Gbit/s and %g us between them, %g Gbit/s and %g "
-           "us inside;\nno other traffic. Hidden means below %g %% of a step. Accuracy is not "
-           "forecast: a longer period drifts further.\n",
-           c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
-           c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
-           100 * HIDDEN_SHARE);
+    printf(
+        "\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
+        "%g %% slower beside a\ncollective; %.4g MB averaged in fp32; an all-reduce as %s (the "
+        "formula is in runtime/plan/plan.h); a collective\nbegins when the last rank has come "
+        "and ends for all at once; overlapped S-SGD sends %d buckets from %g of a\nstep on; "
+        "hosts of %d, %g Gbit/s and %g us between them, %g Gbit/s and %g us inside; no other "
+        "traffic. Hidden\nmeans below %g %% of a step. Accuracy is not forecast: a longer period "
+        "drifts further.\n",
+        c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
+        c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
+        100 * TS_PLAN_HIDDEN);
 }
 
 static ts_status plan(void)

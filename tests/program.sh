@@ -38,6 +38,9 @@ expect() {
 expect 64 'usage: twinstream' "$program"
 expect 0 'train|eval|info|plan' "$program" --help
 expect 0 'cocod|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --link-gbps 400
+expect 0 'of which latency|as tree it would take|when training: NCCL_ALGO=Tree' \
+    "$program" plan --step 0.005 --ranks 4096 --per-host 8 --link-gbps 400 --latency-us 10
+expect 64 'period|or auto' "$program" plan --step 1 --period many
 expect 0 '"algorithm":"dasgd"' "$program" plan --step 0.01 --json
 expect 64 'how long is a local step' "$program" plan
 expect 64 'is not a list of sizes' "$program" plan --step 1 --ranks 4,x
@@ -50,6 +53,8 @@ expect 64 'period|within 1' "$program" train $quick --algorithm cocod --period 0
 expect 64 'period|within 1' "$program" train $quick --algorithm local --period -3
 expect 64 'delay' "$program" train $quick --algorithm dasgd --delay 0
 expect 64 'delay' "$program" train $quick --algorithm dasgd --delay -1
+expect 64 'period|whole number or auto' "$program" train $quick --algorithm cocod --period atuo
+expect 64 'delay|whole number or auto' "$program" train $quick --algorithm dasgd --delay some
 expect 64 'mix' "$program" train $quick --algorithm dasgd --mix 1.5
 expect 64 'must be a whole number' "$program" train --batch 12x
 expect 64 'TWINSTREAM_BATCH' env TWINSTREAM_BATCH=none "$program" train
@@ -111,6 +116,32 @@ expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights who
 expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights "$newest"
 expect 65 'mlp|fc1.weight' "$program" eval --model mlp --data $data --weights whole/model.safetensors
 expect 64 '--weights' "$program" eval --model tiny --data $data
+
+# ---- --period auto: a number is chosen and saved, and the run is the one with that number given ----
+same() { # same TEXT FILE FILE
+    if cmp -s "$2" "$3"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $1"; fi
+}
+chosen() { sed -n "s/^$2 = \([1-9][0-9]*\)$/\1/p" "$1/config"; }
+expect 0 'period auto: one rank' "$program" train $quick --steps 2 --algorithm cocod --period auto --run tuned0
+# a period above 1 where steps are short beside an average (mlp), 1 where they are long
+for run in 'cocod tiny 16' 'dasgd mlp 1' 'local mlp 1'; do
+    set -- $run
+    auto="--algorithm $1 --period auto --delay auto"
+    options="$quick --model $2 --batch $3 --momentum-policy average --statistics average --steps 16"
+    options="$options --checkpoint-every $([ "$3" = 16 ] && echo 0.5 || echo 0.0625) --keep 9"
+    expect 0 'period auto: a local step takes|an average|with k|of a step' \
+        "$mpirun" 2 "$program" train $options $auto --run "tuned-$1"
+    k=$(chosen "tuned-$1" period) d=$(chosen "tuned-$1" delay)
+    grep -q "\"period\": *\"$k\"" "tuned-$1/run.json" || k=wrong
+    expect 0 'done' "$mpirun" 2 "$program" train $options --algorithm "$1" --period "$k" --delay "$d" --run "given-$1"
+    same "$1 with --period auto is not the run with period $k" "tuned-$1/model.safetensors" "given-$1/model.safetensors"
+    expect 0 'done' "$mpirun" 2 "$program" train --config "tuned-$1/config" --run "config-$1"
+    same "$1: the saved config is of another run" "tuned-$1/model.safetensors" "config-$1/model.safetensors"
+    first=$(ls -d "tuned-$1"/checkpoints/step-* | head -n 1)
+    expect 0 "k $k, as the checkpoint" "$mpirun" 2 "$program" train $options $auto --run "resumed-$1" --resume "$first"
+    same "$1: resumed with --period auto, another model" "tuned-$1/model.safetensors" "resumed-$1/model.safetensors"
+done
+expect 0 'as the checkpoint' "$mpirun" 2 "$program" train $options $auto --run tuned-local --resume auto
 
 # ---- told to stop: saved, exit code 75, resumable ----
 "$program" train $quick --epochs 100000 --algorithm local --run stopped >out 2>&1 &

@@ -89,7 +89,7 @@ static void test_bf16(void **state)
 /* ---- options ---- */
 
 typedef struct config {
-    int64_t count;
+    int64_t count, period;
     double rate;
     bool fast;
     const char *name, *kind;
@@ -97,6 +97,7 @@ typedef struct config {
 
 static const ts_option rows[] = {
     {"count", TS_OPTION_INT, offsetof(config, count), "3", NULL, 1, 10, "how many"},
+    {"period", TS_OPTION_INT, offsetof(config, period), "4", "auto", 1, 100, "how often"},
     {"learning-rate", TS_OPTION_REAL, offsetof(config, rate), "0.1", NULL, 0, 0, "how fast"},
     {"fast", TS_OPTION_BOOL, offsetof(config, fast), "no", NULL, 0, 0, "or slow"},
     {"name", TS_OPTION_TEXT, offsetof(config, name), "", NULL, 0, 0, "whose"},
@@ -182,6 +183,30 @@ static void test_every_text_is_saved(void **state)
     unlink(path);
 }
 
+/* A word that stands for 0, where numbers begin at 1. */
+static void test_word_for_an_integer(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/test_base_XXXXXX";
+    close(mkstemp(path));
+    ts_option_set *set = open_set();
+    assert_int_equal(c.period, 4);
+    OK(PARSE(set, "--period", "auto"));
+    assert_int_equal(c.period, 0);
+    OK(ts_option_set_save(set, path));
+    OK(PARSE(set, "--period=7"));
+    assert_int_equal(c.period, 7);
+    OK(ts_option_set_load(set, path)); /* the word was saved */
+    assert_int_equal(c.period, 0);
+    setenv("TWINSTREAM_PERIOD", "auto", 1);
+    OK(ts_option_set_value(set, "period", "5", "test"));
+    OK(PARSE(set, "--fast"));
+    unsetenv("TWINSTREAM_PERIOD");
+    assert_int_equal(c.period, 0);
+    ts_option_set_close(set);
+    unlink(path);
+}
+
 static void refused(const char *part, ts_status status)
 {
     assert_int_equal(status, TS_EUSAGE);
@@ -202,6 +227,9 @@ static void test_bad_options(void **state)
     refused("a number", PARSE(set, "--learning-rate", "nan"));
     refused("yes or no", PARSE(set, "--fast=maybe"));
     refused("needs a value", PARSE(set, "--count"));
+    refused("must be a whole number or auto", PARSE(set, "--period", "atuo"));
+    refused("within 1 and 100, or auto", PARSE(set, "--period", "0"));
+    refused("must be a whole number", PARSE(set, "--count", "auto"));
     refused("begin with --", PARSE(set, "count", "4"));
     refused("within 1 and 10", PARSE(set, "--count", "-1"));
     refused("unknown option \"no-count\"", PARSE(set, "--no-count"));
@@ -226,6 +254,7 @@ static void test_help(void **state)
         assert_non_null(strstr(text, row->key));
         assert_non_null(strstr(text, row->help));
     }
+    assert_non_null(strstr(text, "how often (or auto)"));
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
         assert_true(strlen(line) <= 100);
     ts_option_set_close(set);
@@ -241,6 +270,7 @@ int main(void)
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_every_text_is_saved),
+        cmocka_unit_test(test_word_for_an_integer),
         cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

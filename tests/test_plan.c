@@ -41,10 +41,16 @@ static void test_all_reduce(void **state)
     c.ranks = 8;
     c.per_host = 8;
     near(ts_plan_all_reduce(&c, 40e6), 2 * 7. / 8 * 40e6 / 10e9 + 14e-6);
-    c.ranks = 32; /* four hosts: one ring at the pace of the slowest link */
-    near(ts_plan_all_reduce(&c, 40e6), 2 * 31. / 32 * 0.04 + 62e-4);
-    c.hierarchical = true;
+    c.ranks = 32; /* four hosts: at the slowest link's pace; of 62 hops each eighth leaves a host */
+    near(ts_plan_all_reduce(&c, 40e6), 2 * 31. / 32 * 0.04 + 62. / 8 * 1e-4 + 62. * 7 / 8 * 1e-6);
+    c.shape = TS_PLAN_HIERARCHICAL;
     near(ts_plan_all_reduce(&c, 40e6), 2 * 7. / 8 * 40e6 / 10e9 + 14e-6 + 2 * 3. / 4 * 0.04 + 6e-4);
+    c.shape = TS_PLAN_TREE;
+    near(ts_plan_all_reduce(&c, 40e6), 2 * 0.04 + 14e-6 + 4e-4);
+    c.ranks = 4096; /* 512 hosts: nine hops between hosts up and nine down, not 1024 */
+    near(ts_plan_all_reduce(&c, 0), 14e-6 + 18e-4);
+    c.ranks = 8; /* one host is a ring always */
+    near(ts_plan_all_reduce(&c, 40e6), 2 * 7. / 8 * 40e6 / 10e9 + 14e-6);
 }
 
 static void test_closed_forms(void **state)
@@ -143,15 +149,22 @@ static void test_period(void **state)
     (void)state;
     int64_t k;
     ts_plan_cluster c = plain;
-    OK(ts_plan_period(&c, "cocod", 0.01, 100, &k));
+    OK(ts_plan_period(&c, "cocod", 0, 0.01, 100, &k));
     assert_int_equal(k, 1);
     c.outer.bytes_per_s = 0.1e9; /* 0.753 s: eight steps */
-    OK(ts_plan_period(&c, "cocod", 0.001, 100, &k));
+    OK(ts_plan_period(&c, "cocod", 0, 0.001, 100, &k));
     assert_int_equal(k, 8);
-    OK(ts_plan_period(&c, "dasgd", 0.001, 100, &k));
+    OK(ts_plan_period(&c, "dasgd", 0, 0.001, 100, &k));
     assert_int_equal(k, 16); /* half of it is the delay */
-    OK(ts_plan_period(&c, "cocod", 0.001, 7, &k));
+    OK(ts_plan_period(&c, "cocod", 0, 0.001, 7, &k));
     assert_int_equal(k, 0);
+    double ring = ts_plan_all_reduce(&c, c.bytes), x;
+    OK(ts_plan_excess(&c, "cocod", 7, 0, &x));
+    near(x, ring / 0.1 / 7 - 1);
+    OK(ts_plan_period(&c, "dasgd", 5, 0.1, 100, &k)); /* (7.5 - 5) / k steps */
+    assert_int_equal(k, 26);
+    OK(ts_plan_excess(&c, "dasgd", 26, 5, &x));
+    near(x, (ring / 0.1 - 5) / 26);
 }
 
 static void test_refusals(void **state)

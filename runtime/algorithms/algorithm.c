@@ -8,10 +8,12 @@ const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd, &ts_algorit
                                                  &ts_algorithm_cocod, &ts_algorithm_dasgd, NULL};
 
 const ts_option ts_algorithm_options[] = {
-    {"period", TS_OPTION_INT, offsetof(ts_algorithm_config, period), "4", NULL, 1, 1e9,
-     "k, local steps between two averages: local, cocod, dasgd"},
-    {"delay", TS_OPTION_INT, offsetof(ts_algorithm_config, delay), "1", NULL, 1, 1e9,
-     "d, local steps from starting an average to merging it, may exceed k: dasgd"},
+    {"period", TS_OPTION_INT, offsetof(ts_algorithm_config, period), "4", "auto", 1, 1e9,
+     "k, local steps between two averages: local, cocod, dasgd; auto measures a step and an "
+     "average at the start and takes the fewest at which compute hardly waits"},
+    {"delay", TS_OPTION_INT, offsetof(ts_algorithm_config, delay), "1", "auto", 1, 1e9,
+     "d, local steps from starting an average to merging it, may exceed k: dasgd; auto: half of "
+     "the period"},
     {"mix", TS_OPTION_REAL, offsetof(ts_algorithm_config, mix), "0.25", NULL, 0, 1,
      "xi, share of the local model that a merge keeps: dasgd"},
     {"overlap", TS_OPTION_BOOL, offsetof(ts_algorithm_config, overlap), "yes", NULL, 0, 0,

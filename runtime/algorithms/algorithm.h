@@ -74,8 +74,8 @@ struct ts_algorithm_ops {
 
 /* The options of all algorithms; each reads its own. */
 typedef struct ts_algorithm_config {
-    int64_t period; /* k */
-    int64_t delay;  /* d */
+    int64_t period; /* k; 0, as --period auto is kept, is settled before an algorithm opens */
+    int64_t delay;  /* d; the same */
     double mix;     /* xi: the share of the local model that a merge keeps */
     bool overlap;   /* ssgd: all-reduce buckets during backward */
 } ts_algorithm_config;

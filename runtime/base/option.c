@@ -101,7 +101,8 @@ static ts_status check_range(const ts_option *row, const char *value, const char
 {
     char want[128];
     if (!(row->min < row->max) || (x >= row->min && x <= row->max)) return TS_OK;
-    snprintf(want, sizeof want, "must be within %.15g and %.15g", row->min, row->max);
+    snprintf(want, sizeof want, "must be within %.15g and %.15g%s%s", row->min, row->max,
+             row->choices ? ", or " : "", row->choices ? row->choices : "");
     return bad(row, value, source, want);
 }
 
@@ -142,8 +143,15 @@ static ts_status set_field(ts_option_set *set, const ts_option_group *group, con
         *(bool *)to = is_choice("yes|on|true|1", value);
         return TS_OK;
     case TS_OPTION_INT: {
+        char want[128];
+        if (row->choices && !strcmp(value, row->choices)) {
+            *(int64_t *)to = 0;
+            return TS_OK;
+        }
+        snprintf(want, sizeof want, "must be a whole number%s%s", row->choices ? " or " : "",
+                 row->choices ? row->choices : "");
         long long x = strtoll(value, &end, 10);
-        if (end == value || *end || errno) return bad(row, value, source, "must be a whole number");
+        if (end == value || *end || errno) return bad(row, value, source, want);
         TS_TRY(check_range(row, value, source, (double)x));
         *(int64_t *)to = x;
         return TS_OK;
@@ -179,7 +187,10 @@ static void get_field(const ts_option_group *group, const ts_option *row, char *
         snprintf(value, VALUE_BYTES, "%s", *(const bool *)from ? "yes" : "no");
         break;
     case TS_OPTION_INT:
-        snprintf(value, VALUE_BYTES, "%lld", (long long)*(const int64_t *)from);
+        if (row->choices && *(const int64_t *)from == 0)
+            snprintf(value, VALUE_BYTES, "%s", row->choices);
+        else
+            snprintf(value, VALUE_BYTES, "%lld", (long long)*(const int64_t *)from);
         break;
     case TS_OPTION_REAL:
         /* the shortest text that reads back the same */
@@ -430,7 +441,8 @@ void ts_option_set_help(const ts_option_set *set, FILE *out)
         for (const ts_option *row = group->rows; row->key; row++) {
             char help[VALUE_BYTES];
             const char *choices = row->type == TS_OPTION_BOOL ? "yes|no" : row->choices;
-            snprintf(help, sizeof help, "%s%s%s%s", row->help, choices ? " (" : "",
+            const char *before = row->type == TS_OPTION_INT ? " (or " : " (";
+            snprintf(help, sizeof help, "%s%s%s%s", row->help, choices ? before : "",
                      choices ? choices : "", choices ? ")" : "");
             int column = fprintf(out, "  --%s %s", row->key, row->initial);
             wrap(out, column, 36, help);

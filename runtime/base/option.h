@@ -13,7 +13,7 @@
 
 typedef enum ts_option_type {
     TS_OPTION_BOOL,  /* bool: yes|no, on|off, true|false, 1|0 */
-    TS_OPTION_INT,   /* int64_t; within [min, max] when min < max */
+    TS_OPTION_INT,   /* int64_t; within [min, max] when min < max; or 0, as the word in `choices` */
     TS_OPTION_REAL,  /* double; within [min, max] when min < max */
     TS_OPTION_TEXT,  /* const char *, owned by the option set */
     TS_OPTION_CHOICE /* const char *, one of `choices` */
@@ -24,7 +24,7 @@ typedef struct ts_option {
     ts_option_type type;
     size_t offset;       /* of the field in the group's config struct */
     const char *initial; /* as text */
-    const char *choices; /* "ssgd|local|cocod|dasgd", or NULL */
+    const char *choices; /* "ssgd|local|cocod|dasgd"; of an INT the word for 0, "auto"; or NULL */
     double min, max;
     const char *help; /* one line, with the unit */
 } ts_option;

@@ -9,6 +9,7 @@
 #include "runtime/base/random.h"
 
 enum { FLIGHTS = 1024, WARM_ROUNDS = 2, SEARCH_WORK = 1 << 18 /* steps of all ranks in a try */ };
+enum { IN_FLIGHT = 16 }; /* averages that dasgd.c allows under way at once */
 
 /* ---- one all-reduce ---- */
 
@@ -20,19 +21,22 @@ static double ring(int n, double bytes, ts_plan_link link)
 
 double ts_plan_all_reduce(const ts_plan_cluster *c, double bytes)
 {
-    int hosts = (c->ranks + c->per_host - 1) / c->per_host;
-    int inside = c->ranks < c->per_host ? c->ranks : c->per_host;
-    if (hosts == 1) return ring(c->ranks, bytes, c->inner);
-    if (c->hierarchical &&
-        inside > 1) /* the ranks of a host share its link, each a part of bytes */
+    int n = c->ranks, hosts = (n + c->per_host - 1) / c->per_host;
+    int inside = n < c->per_host ? n : c->per_host;
+    double slowest = c->outer.bytes_per_s, hops = 2.0 * (n - 1), across = hops * hosts / n;
+    if (hosts == 1) return ring(n, bytes, c->inner);
+    if (inside > 1) slowest = fmin(slowest, c->inner.bytes_per_s);
+    switch (c->shape) {
+    case TS_PLAN_TREE:
+        return 2 * bytes / slowest + 2 * (inside - 1) * c->inner.latency_s +
+               2 * ceil(log2(hosts)) * c->outer.latency_s;
+    case TS_PLAN_HIERARCHICAL: /* the ranks of a host share its link, each with a part of bytes */
         return ring(inside, bytes, c->inner) + ring(hosts, bytes, c->outer);
-    /* one ring crosses each host's link once; its slowest hop sets the pace */
-    ts_plan_link slowest = c->outer;
-    if (inside > 1) {
-        slowest.bytes_per_s = fmin(c->inner.bytes_per_s, c->outer.bytes_per_s);
-        slowest.latency_s = fmax(c->inner.latency_s, c->outer.latency_s);
+    case TS_PLAN_RING:
+        break;
     }
-    return ring(c->ranks, bytes, slowest);
+    return hops / n * bytes / slowest + across * c->outer.latency_s +
+           (hops - across) * c->inner.latency_s;
 }
 
 /* ---- the simulation ---- */
@@ -44,7 +48,7 @@ typedef struct flight { /* one collective */
 typedef struct simulation {
     const ts_plan_cluster *c;
     const ts_plan_method *m;
-    double *clock;           /* [ranks] when compute is free */
+    double *clock, *work;    /* [ranks] when compute is free; seconds of the step it is in */
     flight flights[FLIGHTS]; /* ring, in order */
     int64_t flown;
     double comm, exposed; /* sums; exposed over all ranks */
@@ -61,10 +65,10 @@ static double stretch(const ts_plan_cluster *c, int rank, int64_t step)
     return exp(sqrt(variance) * normal - variance / 2);
 }
 
-static double work_of(const simulation *s, int rank, int64_t step)
+static void draw_work(simulation *s, int64_t step)
 {
-    double speed = s->c->speeds ? s->c->speeds[rank] : 1;
-    return s->c->step_s * stretch(s->c, rank, step) / speed;
+    for (int r = 0; r < s->c->ranks; r++)
+        s->work[r] = s->c->step_s * stretch(s->c, r, step) / (s->c->speeds ? s->c->speeds[r] : 1);
 }
 
 /* When `work` seconds that begin at `from` are done, slower while collectives fly. */
@@ -115,23 +119,22 @@ static void wait_for(simulation *s, int64_t which)
     }
 }
 
-static void compute(simulation *s, int64_t step)
+static void compute(simulation *s)
 {
-    for (int r = 0; r < s->c->ranks; r++) s->clock[r] = finish(s, s->clock[r], work_of(s, r, step));
+    for (int r = 0; r < s->c->ranks; r++) s->clock[r] = finish(s, s->clock[r], s->work[r]);
 }
 
 /* Overlapped S-SGD: bucket b of n is ready after forward and (b + 1) / n of the rest. The flights
  * of a step are found without their own contention, which the step then pays. */
-static void step_of_buckets(simulation *s, int64_t step)
+static void step_of_buckets(simulation *s)
 {
     const ts_plan_cluster *c = s->c;
     for (int b = 0; b < c->buckets; b++) {
         double share = c->forward_share + (1 - c->forward_share) * (b + 1) / c->buckets, ready = 0;
-        for (int r = 0; r < c->ranks; r++)
-            ready = fmax(ready, s->clock[r] + share * work_of(s, r, step));
+        for (int r = 0; r < c->ranks; r++) ready = fmax(ready, s->clock[r] + share * s->work[r]);
         fly(s, ready, ts_plan_all_reduce(c, c->bytes / c->buckets));
     }
-    compute(s, step);
+    compute(s);
     /* contention may have moved the last gradients: no average ends before they exist */
     int64_t last = s->flown - 1;
     double tail = latest(s) + ts_plan_all_reduce(c, c->bytes / c->buckets);
@@ -145,11 +148,12 @@ static void advance(simulation *s, int64_t step)
     const char *name = s->m->algorithm;
     int64_t k = s->m->period, d = s->m->delay, done = step + 1;
     double whole = ts_plan_all_reduce(s->c, s->c->bytes);
+    draw_work(s, step);
     if (!strcmp(name, "ssgd") && s->m->overlap) {
-        step_of_buckets(s, step);
+        step_of_buckets(s);
         return;
     }
-    compute(s, step);
+    compute(s);
     if (!strcmp(name, "ssgd") || (!strcmp(name, "local") && done % k == 0)) {
         wait_for(s, fly(s, latest(s), whole));
     } else if (!strcmp(name, "cocod") && done % k == 0) {
@@ -185,7 +189,7 @@ ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t
 {
     TS_TRY(check(c, m));
     simulation *s = calloc(1, sizeof *s);
-    double *clock = calloc((size_t)c->ranks, sizeof *clock);
+    double *clock = calloc(2 * (size_t)c->ranks, sizeof *clock);
     if (!s || !clock) {
         free(s);
         free(clock);
@@ -194,6 +198,7 @@ ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t
     s->c = c;
     s->m = m;
     s->clock = clock;
+    s->work = clock + c->ranks;
     int64_t span = m->period > m->delay ? m->period : m->delay, warm = WARM_ROUNDS * span;
     steps = (steps + m->period - 1) / m->period * m->period; /* whole periods */
     for (int64_t t = 0; t < warm; t++) advance(s, t);
@@ -211,10 +216,15 @@ ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t
     return TS_OK;
 }
 
-/* By how much more than stragglers alone communication makes compute wait, in steps. */
-static ts_status excess(const ts_plan_cluster *c, const char *algorithm, int64_t k, double *share_p)
+int64_t ts_plan_delay(int64_t period)
 {
-    ts_plan_method m = {algorithm, true, k, k > 1 ? k / 2 : 1};
+    return period > 1 ? period / 2 : 1;
+}
+
+ts_status ts_plan_excess(const ts_plan_cluster *c, const char *algorithm, int64_t k, int64_t delay,
+                         double *excess_p)
+{
+    ts_plan_method m = {algorithm, true, k, delay ? delay : ts_plan_delay(k)};
     ts_plan_cluster free_links = *c;
     ts_plan_forecast with, without;
     free_links.bytes = 0;
@@ -223,20 +233,21 @@ static ts_status excess(const ts_plan_cluster *c, const char *algorithm, int64_t
     rounds = rounds < 4 ? 4 : rounds > 32 ? 32 : rounds;
     TS_TRY(ts_plan_run(c, &m, rounds * k, &with));
     TS_TRY(ts_plan_run(&free_links, &m, rounds * k, &without));
-    *share_p = (with.exposed_s - without.exposed_s) / c->step_s;
+    *excess_p = (with.exposed_s - without.exposed_s) / c->step_s;
     return TS_OK;
 }
 
 /* Longer periods hide more, so the search halves. */
-ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, double share,
-                         int64_t most, int64_t *period_p)
+ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, int64_t delay,
+                         double share, int64_t most, int64_t *period_p)
 {
-    int64_t low = 0, high = 1; /* low exposes, high hides */
+    /* low exposes (or cannot be), high hides */
+    int64_t low = delay > 0 ? (delay + IN_FLIGHT - 1) / IN_FLIGHT - 1 : 0, high = low + 1;
     double x = 0;
     *period_p = 0;
     for (;;) {
         if (high > most) high = most;
-        TS_TRY(excess(c, algorithm, high, &x));
+        TS_TRY(ts_plan_excess(c, algorithm, high, delay, &x));
         if (x < share) break;
         if (high == most) return TS_OK;
         low = high;
@@ -244,7 +255,7 @@ ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, double
     }
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
-        TS_TRY(excess(c, algorithm, middle, &x));
+        TS_TRY(ts_plan_excess(c, algorithm, middle, delay, &x));
         if (x < share)
             high = middle;
         else

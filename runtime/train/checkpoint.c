@@ -315,17 +315,21 @@ static ts_status fill_bag(bag *b, ts_trainer *t)
 
 static ts_status save_rank(ts_trainer *t, const char *folder)
 {
-    char path[PATH_BYTES], rank[16], size[16], step[32];
+    char path[PATH_BYTES], rank[16], size[16], step[32], period[32], delay[32];
     snprintf(rank, sizeof rank, "%d", t->world->rank);
     snprintf(size, sizeof size, "%d", t->world->size);
     snprintf(step, sizeof step, "%lld", (long long)t->step);
+    snprintf(period, sizeof period, "%lld", (long long)t->config->algorithm_config.period);
+    snprintf(delay, sizeof delay, "%lld", (long long)t->config->algorithm_config.delay);
     const ts_file_pair words[] = {{"format", "twinstream-checkpoint"},
                                   {"version", FORMAT_VERSION},
                                   {"model", ts_model_name(t->model)},
                                   {"algorithm", t->config->algorithm},
                                   {"rank", rank},
                                   {"size", size},
-                                  {"step", step}};
+                                  {"step", step},
+                                  {"period", period},
+                                  {"delay", delay}};
     bag b = {0};
     ts_status status = ts_file_make_folder(folder);
     if (!status) status = rank_file(path, folder, t->world->rank);
@@ -483,22 +487,59 @@ static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char
     return TS_OK;
 }
 
-static ts_status load_rank(ts_trainer *t, const char *from)
+/* This rank's file in a checkpoint's folder, or in the newest of a run's. */
+static ts_status open_rank(const ts_trainer *t, const char *from, char *folder, char *path,
+                           ts_safetensors **file_p)
 {
-    char path[PATH_BYTES], all[PATH_BYTES], folder[PATH_BYTES];
-    ts_safetensors *file;
-    snprintf(folder, sizeof folder, "%s", from);
+    char all[PATH_BYTES];
+    snprintf(folder, PATH_BYTES, "%s", from);
     TS_TRY(ts_file_join(all, sizeof all, from, "checkpoints"));
     nth_newest(all, 0, folder);
     TS_TRY(rank_file(path, folder, t->world->rank));
     TS_NEED(ts_file_exists(path), TS_EDATA,
             "no checkpoint in %s: %s is missing; give a folder checkpoints/step-N, or the run's",
             from, path);
-    TS_TRY(ts_safetensors_open(path, &file));
+    return ts_safetensors_open(path, file_p);
+}
+
+static ts_status load_rank(ts_trainer *t, const char *from)
+{
+    char path[PATH_BYTES], folder[PATH_BYTES];
+    ts_safetensors *file;
+    TS_TRY(open_rank(t, from, folder, path, &file));
     ts_status status = take_rank(t, file, path);
     ts_safetensors_close(file);
     TS_TRY(status);
     ts_info("resuming %s after local step %lld", folder, (long long)t->step);
+    return TS_OK;
+}
+
+static ts_status read_schedule(const ts_trainer *t, const char *from, int64_t schedule[2])
+{
+    static const char *const keys[] = {"period", "delay"};
+    char path[PATH_BYTES], folder[PATH_BYTES];
+    ts_safetensors *file;
+    ts_status status = TS_OK;
+    TS_TRY(open_rank(t, from, folder, path, &file));
+    for (int i = 0; i < 2 && !status; i++) {
+        const char *found = ts_safetensors_metadata(file, keys[i]);
+        schedule[i] = found ? atoll(found) : 0;
+        if (schedule[i] < 1)
+            status =
+                TS_ERROR(TS_EDATA, "%s does not say its %s: give --%s", path, keys[i], keys[i]);
+    }
+    ts_safetensors_close(file);
+    return status;
+}
+
+ts_status ts_checkpoint_schedule(ts_trainer *t, const char *from, int64_t *period_p,
+                                 int64_t *delay_p)
+{
+    int64_t schedule[2] = {0, 0};
+    TS_TRY(ts_world_agree(t->world, read_schedule(t, from, schedule)));
+    TS_TRY(ts_world_same(t->world, "the period of the checkpoint", schedule, sizeof schedule));
+    *period_p = schedule[0];
+    *delay_p = schedule[1];
     return TS_OK;
 }
 

@@ -15,6 +15,9 @@ ts_status ts_checkpoint_save(ts_trainer *trainer);
 /* `from`: a checkpoint's folder, or a run's for its newest. TS_EDATA when it is cut off,
  * corrupted, of another version, model, size or algorithm. Collective. */
 ts_status ts_checkpoint_load(ts_trainer *trainer, const char *from);
+/* The period and delay that a checkpoint's run had; `from` as above. Collective. */
+ts_status ts_checkpoint_schedule(ts_trainer *trainer, const char *from, int64_t *period_p,
+                                 int64_t *delay_p);
 /* Does the run's folder hold a complete checkpoint? */
 bool ts_checkpoint_exists(const char *run);
 

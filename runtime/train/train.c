@@ -16,6 +16,7 @@
 #include "runtime/train/checkpoint.h"
 #include "runtime/train/ranks.h"
 #include "runtime/train/trainer.h"
+#include "runtime/train/tune.h"
 
 enum { STAMPS = 1 << 16 };
 
@@ -146,10 +147,10 @@ static ts_status open_folder(ts_trainer *t)
     return t->world->ops->broadcast(t->world, t->run, sizeof t->run, 0);
 }
 
-static ts_status open_algorithm(ts_trainer *t)
+ts_worker ts_trainer_worker(const ts_trainer *t)
 {
     const ts_config *c = t->config;
-    ts_worker worker = {
+    return (ts_worker){
         .device = t->device,
         .compute = t->compute,
         .comm = t->comm,
@@ -161,6 +162,12 @@ static ts_status open_algorithm(ts_trainer *t)
         .momentum_policy = momentum_policy(c->momentum_policy),
         .average_statistics = !strcmp(c->statistics, "average"),
     };
+}
+
+static ts_status open_algorithm(ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    ts_worker worker = ts_trainer_worker(t);
     return ts_algorithm_find(c->algorithm)->open(&worker, &c->algorithm_config, &t->algorithm);
 }
 
@@ -212,25 +219,32 @@ static ts_status open_communicator(ts_trainer *t)
                                                             : status;
 }
 
+/* The folder to resume from, NULL for a run from its start. */
+static ts_status find_resume(const ts_trainer *t, const char **from_p)
+{
+    const char *resume = t->config->resume;
+    *from_p = *resume ? resume : NULL;
+    if (strcmp(resume, "auto")) return TS_OK;
+    bool found = ts_checkpoint_exists(t->run);
+    *from_p = found ? t->run : NULL;
+    return ts_world_same(t->world, "whether the run's folder holds a checkpoint", &found,
+                         sizeof found);
+}
+
 /* Stretches that may fail on one rank alone end in an agreement, so that no rank is left waiting
  * in the collective that follows. */
 static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
 {
-    const ts_config *c = t->config;
+    const char *from;
     TS_TRY(ts_world_agree(t->world, open_alone(t)));
     TS_TRY(ts_ranks_check(t));
     TS_TRY(open_folder(t));
     TS_TRY(open_communicator(t));
     TS_TRY(ts_watchdog_open(t->communicator, &t->watchdog));
+    TS_TRY(find_resume(t, &from));
+    TS_TRY(ts_tune(t, from));
     TS_TRY(ts_world_agree(t->world, open_algorithm(t)));
-    if (!strcmp(c->resume, "auto")) {
-        bool found = ts_checkpoint_exists(t->run);
-        TS_TRY(ts_world_same(t->world, "whether the run's folder holds a checkpoint", &found,
-                             sizeof found));
-        if (found) TS_TRY(ts_checkpoint_load(t, t->run));
-    } else if (*c->resume) {
-        TS_TRY(ts_checkpoint_load(t, c->resume));
-    }
+    if (from) TS_TRY(ts_checkpoint_load(t, from));
     return ts_world_agree(t->world, open_loop(t, evaluator_p));
 }
 
@@ -360,7 +374,7 @@ static void announce(const ts_trainer *t)
                 "nothing about CIFAR-10");
 }
 
-ts_status ts_train(ts_world *world, const ts_config *config, const ts_option_set *options,
+ts_status ts_train(ts_world *world, const ts_config *config, ts_option_set *options,
                    ts_result *result)
 {
     ts_status status;

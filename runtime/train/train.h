@@ -9,8 +9,9 @@
 #include "runtime/train/config.h"
 
 /* Train as `config` says; collective over `world`. TS_ESTOPPED after ts_train_stop: the state is
- * saved. `options` gives the resolved config that is saved with the run. */
-ts_status ts_train(ts_world *world, const ts_config *config, const ts_option_set *options,
+ * saved. `options` is the table over `config`; it is saved with the run, and what was to be chosen
+ * (--period auto) stands in it afterwards. */
+ts_status ts_train(ts_world *world, const ts_config *config, ts_option_set *options,
                    ts_result *result);
 /* Evaluate config->weights (a model file, or a checkpoint whose ranks are averaged). */
 ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *result);

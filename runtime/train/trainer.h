@@ -13,7 +13,7 @@ typedef struct ts_step ts_step;
 
 typedef struct ts_trainer {
     const ts_config *config;
-    const ts_option_set *options;
+    ts_option_set *options;
     ts_world *world;
     ts_device *device;
     char (*identities)[TS_IDENTITY_MAX]; /* [size] ranks' GPUs; NULL on the host device */
@@ -35,6 +35,9 @@ typedef struct ts_trainer {
     int64_t step, total, per_epoch; /* local steps: finished (enqueued), of the run, of an epoch */
     char run[512];
 } ts_trainer;
+
+/* What an algorithm of this run sees. */
+ts_worker ts_trainer_worker(const ts_trainer *trainer);
 
 /* ---- step.c: the local step, captured once and replayed ---- */
 ts_status ts_step_open(ts_trainer *trainer, ts_step **step_p);
