@@ -27,14 +27,17 @@ const ts_algorithm_ops *ts_algorithm_find(const char *name)
     return NULL;
 }
 
+ts_status ts_worker_mean(const ts_worker *w, float *to, const float *from, size_t n)
+{
+    return w->communicator->ops->all_reduce(
+        w->communicator, to, from, n, w->weight ? TS_WEIGHTED_AVERAGE : TS_AVERAGE, w->weight);
+}
+
 ts_status ts_consensus(const ts_worker *w, ts_event *event, float *parameters, float *statistics)
 {
     const ts_flat *f = w->flat;
-    ts_reduction reduction = w->weight ? TS_WEIGHTED_AVERAGE : TS_AVERAGE;
     TS_TRY(ts_stream_after(event, w->compute, w->comm));
-    TS_TRY(w->communicator->ops->all_reduce(w->communicator, parameters, f->parameters, f->n,
-                                            reduction, w->weight));
-    TS_TRY(w->communicator->ops->all_reduce(w->communicator, statistics, f->statistics,
-                                            f->n_statistics, reduction, w->weight));
+    TS_TRY(ts_worker_mean(w, parameters, f->parameters, f->n));
+    TS_TRY(ts_worker_mean(w, statistics, f->statistics, f->n_statistics));
     return ts_stream_after(event, w->comm, w->compute);
 }

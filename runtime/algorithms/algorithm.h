@@ -31,6 +31,10 @@ typedef struct ts_worker {
     const float *weight;    /* this rank's weight in device memory; NULL: equal weights */
 } ts_worker;
 
+/* Enqueue on comm: to <- the mean over ranks of `from`, weighted where the worker has a weight;
+ * to == from is allowed. Every average of every algorithm goes through here. */
+ts_status ts_worker_mean(const ts_worker *worker, float *to, const float *from, size_t n);
+
 /* Something a checkpoint must hold. */
 typedef enum ts_part_kind {
     TS_PART_PARAMETERS, /* a device vector of flat->n floats: parameters, momentum or alike */

@@ -126,9 +126,7 @@ ts_status ts_averaging_start(ts_averaging *a)
     TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, round));
     for (int v = 0; v < a->n_vectors; v++) {
         const float *from = s->snapshot[v] ? s->snapshot[v] : s->average[v];
-        TS_TRY(w->communicator->ops->all_reduce(
-            w->communicator, s->average[v], from, a->vectors[v].n,
-            w->weight ? TS_WEIGHTED_AVERAGE : TS_AVERAGE, w->weight));
+        TS_TRY(ts_worker_mean(w, s->average[v], from, a->vectors[v].n));
     }
     TS_TRY(ts_trace_end(w->trace, w->comm, TS_SPAN_COMM));
     return ts_event_record(s->arrived, w->comm);

@@ -45,8 +45,7 @@ static ts_status average(ssgd *a, ts_slice slice, int64_t detail)
     float *g = w->flat->gradients + slice.at;
     TS_TRY(ts_stream_after(a->ready, w->compute, w->comm));
     TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, detail));
-    TS_TRY(w->communicator->ops->all_reduce(
-        w->communicator, g, g, slice.n, w->weight ? TS_WEIGHTED_AVERAGE : TS_AVERAGE, w->weight));
+    TS_TRY(ts_worker_mean(w, g, g, slice.n));
     return ts_trace_end(w->trace, w->comm, TS_SPAN_COMM);
 }
 
