@@ -3,8 +3,6 @@
 
 #include <math.h>
 
-#include "runtime/device/vector.h"
-
 ts_world *world;
 static ts_device *device;
 static ts_stream *compute, *comm;
@@ -133,6 +131,14 @@ static void open_rig(rig *r, const problem *p, const setting *s)
                             .rank = world->rank,
                             .size = world->size,
                             .flat = &r->flat,
+                            .update = {.n = N,
+                                       .x = r->flat.parameters,
+                                       .shadow = r->flat.shadow,
+                                       .m = r->flat.momentum,
+                                       .g = r->flat.gradients,
+                                       .control = r->control,
+                                       .momentum = (float)s->momentum,
+                                       .weight_decay = (float)s->weight_decay},
                             .momentum_policy = s->policy,
                             .average_statistics = s->average_statistics,
                             .weight = s->weighted ? r->weight : NULL};
@@ -156,18 +162,11 @@ static void run_step(rig *r, bool hooks)
     ts_algorithm *a = r->algorithm;
     gradient_job job = {r->flat.gradients, r->flat.statistics, r->flat.parameters, r->p,
                         world->rank};
+    a->learning_rate = (float)RATE;
     OK(ts_stream_launch(compute, &gradient_kernel, &job, sizeof job));
     for (int b = 0; hooks && a->ops->bucket_ready && b < 2; b++) OK(a->ops->bucket_ready(a, b));
     if (hooks && a->ops->before_update) OK(a->ops->before_update(a, r->step));
-    ts_sgd sgd = {.n = N,
-                  .x = r->flat.parameters,
-                  .shadow = r->flat.shadow,
-                  .m = r->flat.momentum,
-                  .g = r->flat.gradients,
-                  .control = r->control,
-                  .momentum = (float)r->s->momentum,
-                  .weight_decay = (float)r->s->weight_decay};
-    OK(ts_vector_sgd(compute, &sgd));
+    OK(ts_vector_sgd(compute, hooks ? &a->worker.update : &r->worker.update));
     if (hooks && a->ops->after_update) OK(a->ops->after_update(a, r->step));
     r->step++;
 }

@@ -4,7 +4,6 @@
  * in the middle. The recorded program has no unordered conflict, any legal order of it gives the
  * same bits, and with any one wait left out a conflict is reported. */
 #include "runtime/algorithms/algorithm.h"
-#include "runtime/device/vector.h"
 #include "tests/check.h"
 #include "tests/recording_device.h"
 
@@ -147,6 +146,12 @@ static void open_rank(rank *r, int number, ts_device *device, const setting *s)
                             .size = RANKS,
                             .flat = &r->flat,
                             .communicator = &r->communicator.base,
+                            .update = {.n = N,
+                                       .x = r->flat.parameters,
+                                       .m = r->flat.momentum,
+                                       .g = r->flat.gradients,
+                                       .control = r->control,
+                                       .momentum = 0.9f},
                             .momentum_policy = s->policy,
                             .average_statistics = s->statistics};
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, r->compute, &r->worker.compute));
@@ -173,6 +178,7 @@ static void enqueue_step(rank *r, int64_t step)
 {
     ts_stream *compute = r->worker.compute;
     const ts_algorithm_ops *ops = r->algorithm->ops;
+    r->algorithm->learning_rate = 0.1f;
     for (int b = 0; b < BUCKETS; b++) {
         slice_job job = {r->flat.gradients + buckets[b].at, r->flat.parameters + buckets[b].at,
                          buckets[b].n};
@@ -180,13 +186,7 @@ static void enqueue_step(rank *r, int64_t step)
         if (ops->bucket_ready) OK(ops->bucket_ready(r->algorithm, b));
     }
     if (ops->before_update) OK(ops->before_update(r->algorithm, step));
-    ts_sgd sgd = {.n = N,
-                  .x = r->flat.parameters,
-                  .m = r->flat.momentum,
-                  .g = r->flat.gradients,
-                  .control = r->control,
-                  .momentum = 0.9f};
-    OK(ts_vector_sgd(compute, &sgd));
+    OK(ts_vector_sgd(compute, &r->algorithm->worker.update));
     if (ops->after_update) OK(ops->after_update(r->algorithm, step));
 }
 

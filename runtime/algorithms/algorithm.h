@@ -10,6 +10,7 @@
 #include "runtime/base/option.h"
 #include "runtime/comm/comm.h"
 #include "runtime/device/trace.h"
+#include "runtime/device/vector.h"
 
 /* What happens to momentum when an average is merged. */
 typedef enum ts_momentum_policy {
@@ -24,6 +25,9 @@ typedef struct ts_worker {
     ts_communicator *communicator; /* on comm */
     int rank, size;
     ts_flat *flat;
+    /* The update of a local step: SGD on the flat buffers. In its own copy an algorithm may let it
+     * read other gradients or work on other parameters, from open on and for good. */
+    ts_sgd update;
     ts_trace *trace; /* or NULL */
     ts_momentum_policy momentum_policy;
     bool
@@ -53,6 +57,7 @@ typedef struct ts_algorithm_ops ts_algorithm_ops;
 typedef struct ts_algorithm {
     const ts_algorithm_ops *ops;
     ts_worker worker;
+    float learning_rate; /* of the local step whose hooks are called; their caller sets it */
 } ts_algorithm;
 
 struct ts_algorithm_ops {
