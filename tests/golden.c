@@ -21,6 +21,18 @@ problem random_problem(void)
     return p;
 }
 
+problem known_problem(void)
+{
+    problem p = {.start = 1};
+    for (int i = 0; i < N; i++) {
+        p.target[0][i] = 3;
+        p.curve[0][i] = 1;
+        p.target[1][i] = -1;
+        p.curve[1][i] = 2;
+    }
+    return p;
+}
+
 /* ---- the simulations' common part, in double ---- */
 
 double weight_of(const setting *s, int rank, int size)
@@ -171,14 +183,25 @@ static void run_step(rig *r, bool hooks)
     r->step++;
 }
 
-void run_to(const problem *p, const setting *s, int steps, bool hooks, float *out)
+static void run(const problem *p, const setting *s, int steps, bool hooks, bool drain, float *out)
 {
     rig r;
     open_rig(&r, p, s);
     for (int t = 0; t < steps; t++) run_step(&r, hooks);
+    if (drain && r.algorithm->ops->drain) OK(r.algorithm->ops->drain(r.algorithm));
     OK(ts_stream_sync(compute));
     memcpy(out, r.flat.parameters, N * 4);
     close_rig(&r);
+}
+
+void run_to(const problem *p, const setting *s, int steps, bool hooks, float *out)
+{
+    run(p, s, steps, hooks, false, out);
+}
+
+void run_and_drain(const problem *p, const setting *s, int steps, float *out)
+{
+    run(p, s, steps, true, true, out);
 }
 
 /* ---- the tests ---- */
@@ -231,13 +254,7 @@ void golden_values(void **state)
 {
     (void)state;
     if (world->size != 2) skip();
-    problem p = {.start = 1};
-    for (int i = 0; i < N; i++) {
-        p.target[0][i] = 3;
-        p.curve[0][i] = 1;
-        p.target[1][i] = -1;
-        p.curve[1][i] = 2;
-    }
+    problem p = known_problem();
     for (int i = 0; i < tested->n_values; i++) {
         const value *v = &tested->values[i];
         float out[N];

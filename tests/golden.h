@@ -33,8 +33,7 @@ typedef struct everything {
     models x, m, s;
 } everything;
 
-/* x[r] on rank r of two after local step `step`, for f_1 = 1/2 (x - 3)^2, f_2 = (x + 1)^2, rate
- * 0.1, x_0 = 1. */
+/* x[r] on rank r of two after local step `step` of known_problem, worked out by hand. */
 typedef struct value {
     setting s;
     int step;
@@ -67,8 +66,11 @@ void simulate_sgd(const setting *s, int size, everything *now, models g);
 /* ---- for tests of a family's own ---- */
 extern ts_world *world;
 problem random_problem(void);
+/* f_1 = 1/2 (x - 3)^2, f_2 = (x + 1)^2, x_0 = 1 */
+problem known_problem(void);
 /* Our code: runs `steps` and copies the parameters; without hooks it is plain SGD on each rank. */
 void run_to(const problem *p, const setting *s, int steps, bool hooks, float *out);
+void run_and_drain(const problem *p, const setting *s, int steps, float *out);
 
 /* What every family is held to: equations, values, one rank is plain SGD bit for bit, consensus,
  * resume, bad settings. */

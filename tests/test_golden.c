@@ -1,7 +1,7 @@
 /* test_golden.c - S-SGD, Local-SGD, CoCoD-SGD and DaSGD against their papers' equations. */
-#include "tests/golden.h"
-
 #include <math.h>
+
+#include "tests/golden.h"
 
 /* The average `a` of the models `y` is merged into rank r's model (or momentum) `x`. */
 static void merge_one(const setting *s, double *x, const double *y, const double *a)

@@ -105,6 +105,8 @@ typedef struct setting {
 static const setting settings[] = {
     {"ssgd", {.overlap = true}, 0, false},
     {"ssgd", {.overlap = false}, 0, false},
+    {"pipe", {.synchronous_steps = 1}, 0, false},
+    {"od", {.synchronous_steps = 1, .local_rate = 1}, 0, false},
     {"local", {.period = 2}, TS_MOMENTUM_ZERO, true},
     {"cocod", {.period = 2}, 0, false},
     {"cocod", {.period = 1}, TS_MOMENTUM_AVERAGE, true},

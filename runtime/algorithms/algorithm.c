@@ -4,8 +4,13 @@
 #include <stddef.h>
 #include <string.h>
 
-const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd, &ts_algorithm_local,
-                                                 &ts_algorithm_cocod, &ts_algorithm_dasgd, NULL};
+const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd,
+                                                 &ts_algorithm_pipe,
+                                                 &ts_algorithm_od,
+                                                 &ts_algorithm_local,
+                                                 &ts_algorithm_cocod,
+                                                 &ts_algorithm_dasgd,
+                                                 NULL};
 
 const ts_option ts_algorithm_options[] = {
     {"period", TS_OPTION_INT, offsetof(ts_algorithm_config, period), "4", "auto", 1, 1e9,
@@ -18,6 +23,13 @@ const ts_option ts_algorithm_options[] = {
      "xi, share of the local model that a merge keeps: dasgd"},
     {"overlap", TS_OPTION_BOOL, offsetof(ts_algorithm_config, overlap), "yes", NULL, 0, 0,
      "all-reduce buckets of gradients during backward, else all of them after it: ssgd"},
+    {"synchronous-steps", TS_OPTION_INT, offsetof(ts_algorithm_config, synchronous_steps), "200",
+     NULL, 0, 1e15,
+     "local steps at the start that wait for their own mean gradient, before the pipeline of two: "
+     "pipe, od"},
+    {"local-rate", TS_OPTION_REAL, offsetof(ts_algorithm_config, local_rate), "1", NULL, 0, 1e6,
+     "lambda, of the step that a rank makes by its own gradient, as a factor of the learning rate: "
+     "od"},
     {0}};
 
 const ts_algorithm_ops *ts_algorithm_find(const char *name)
@@ -31,6 +43,12 @@ ts_status ts_worker_mean(const ts_worker *w, float *to, const float *from, size_
 {
     return w->communicator->ops->all_reduce(
         w->communicator, to, from, n, w->weight ? TS_WEIGHTED_AVERAGE : TS_AVERAGE, w->weight);
+}
+
+ts_status ts_worker_zeros(const ts_worker *w, size_t n, float **vector_p)
+{
+    TS_TRY(ts_device_alloc(w->device, TS_MEMORY_DEVICE, n * sizeof(float), (void **)vector_p));
+    return ts_stream_fill(w->compute, *vector_p, 0, n * sizeof(float));
 }
 
 ts_status ts_consensus(const ts_worker *w, ts_event *event, float *parameters, float *statistics)

@@ -39,6 +39,10 @@ typedef struct ts_worker {
  * to == from is allowed. Every average of every algorithm goes through here. */
 ts_status ts_worker_mean(const ts_worker *worker, float *to, const float *from, size_t n);
 
+/* A device vector of n zeros, filled on compute: padding must be 0 also where a checkpoint fills
+ * the tensors. The caller releases it. */
+ts_status ts_worker_zeros(const ts_worker *worker, size_t n, float **vector_p);
+
 /* Something a checkpoint must hold. */
 typedef enum ts_part_kind {
     TS_PART_PARAMETERS, /* a device vector of flat->n floats: parameters, momentum or alike */
@@ -65,6 +69,7 @@ struct ts_algorithm_ops {
     const char *title; /* "CoCoD-SGD" */
     const char *paper; /* "arXiv:1906.12043" */
     const char *rule;  /* one line, for --help and the README */
+    bool periodic;     /* averages models every --period steps, else gradients at every step */
     /* Required. */
     /* TS_EUSAGE when the configuration makes no sense for it. */
     ts_status (*open)(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p);
@@ -87,11 +92,13 @@ typedef struct ts_algorithm_config {
     int64_t delay;  /* d; the same */
     double mix;     /* xi: the share of the local model that a merge keeps */
     bool overlap;   /* ssgd: all-reduce buckets during backward */
+    int64_t synchronous_steps; /* pipe, od: at the start */
+    double local_rate;         /* od: of a rank's own step, as a factor of the learning rate */
 } ts_algorithm_config;
 extern const ts_option ts_algorithm_options[];
 
-extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_local, ts_algorithm_cocod,
-    ts_algorithm_dasgd;
+extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_pipe, ts_algorithm_od,
+    ts_algorithm_local, ts_algorithm_cocod, ts_algorithm_dasgd;
 extern const ts_algorithm_ops *const ts_algorithms[]; /* NULL-terminated: add a line to add one */
 const ts_algorithm_ops *ts_algorithm_find(const char *name);
 

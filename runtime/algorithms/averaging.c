@@ -54,19 +54,13 @@ static void list_vectors(ts_averaging *a, bool corrected)
             (vector){"statistics", f->statistics, f->n_statistics, TS_PART_STATISTICS, false};
 }
 
-static ts_status alloc_zeros(ts_averaging *a, size_t n, float **memory_p)
-{
-    TS_TRY(
-        ts_device_alloc(a->worker.device, TS_MEMORY_DEVICE, n * sizeof(float), (void **)memory_p));
-    return ts_stream_fill(a->worker.compute, *memory_p, 0, n * sizeof(float));
-}
-
 static ts_status open_slot(ts_averaging *a, slot *s)
 {
     TS_TRY(ts_event_open(a->worker.device, &s->arrived));
     for (int v = 0; v < a->n_vectors; v++) {
-        TS_TRY(alloc_zeros(a, a->vectors[v].n, &s->average[v]));
-        if (a->vectors[v].corrected) TS_TRY(alloc_zeros(a, a->vectors[v].n, &s->snapshot[v]));
+        const vector *x = &a->vectors[v];
+        TS_TRY(ts_worker_zeros(&a->worker, x->n, &s->average[v]));
+        if (x->corrected) TS_TRY(ts_worker_zeros(&a->worker, x->n, &s->snapshot[v]));
     }
     return TS_OK;
 }

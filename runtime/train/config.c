@@ -58,8 +58,8 @@ static const ts_option optimisation_rows[] = {
     {0}};
 
 static const ts_option algorithm_rows[] = {
-    {"algorithm", TS_OPTION_CHOICE, AT(algorithm), "cocod", "ssgd|local|cocod|dasgd", 0, 0,
-     "distributed SGD: S-SGD, Local-SGD, CoCoD-SGD, DaSGD"},
+    {"algorithm", TS_OPTION_CHOICE, AT(algorithm), "cocod", "ssgd|pipe|od|local|cocod|dasgd", 0, 0,
+     "distributed SGD: S-SGD, Pipe-SGD, OD-SGD, Local-SGD, CoCoD-SGD, DaSGD"},
     {"momentum-policy", TS_OPTION_CHOICE, AT(momentum_policy), "keep", "keep|average|zero", 0, 0,
      "what a merge does to momentum: local, cocod, dasgd"},
     {"statistics", TS_OPTION_CHOICE, AT(statistics), "consensus", "consensus|average", 0, 0,
