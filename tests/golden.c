@@ -154,7 +154,7 @@ static void open_rig(rig *r, const problem *p, const setting *s)
                             .momentum_policy = s->policy,
                             .average_statistics = s->average_statistics,
                             .weight = s->weighted ? r->weight : NULL};
-    OK(ts_algorithm_find(s->algorithm)->open(&r->worker, &s->config, &r->algorithm));
+    OK(ts_algorithm_open(s->algorithm, &r->worker, &s->config, STEPS, &r->algorithm));
 }
 
 static void close_rig(rig *r)
@@ -367,8 +367,9 @@ void golden_bad_settings(void **state)
         ts_worker worker = {
             .device = device, .compute = compute, .comm = comm, .size = 2, .flat = &flat};
         ts_algorithm *a = NULL;
-        const ts_algorithm_ops *ops = ts_algorithm_find(tested->bad[i].algorithm);
-        assert_int_equal(ops->open(&worker, &tested->bad[i].config, &a), TS_EUSAGE);
+        const setting *s = &tested->bad[i];
+        assert_int_equal(ts_algorithm_open(s->algorithm, &worker, &s->config, STEPS, &a),
+                         TS_EUSAGE);
         assert_null(a);
     }
 }

@@ -27,11 +27,12 @@ static void merge_all(const setting *s, int size, everything *now, everything *t
     }
 }
 
-static void simulate_step(const problem *p, const setting *s, int size, everything *now)
+static void simulate_step(const problem *p, const setting *s, bool synchronous, int size,
+                          everything *now)
 {
     static models g;
     simulate_gradients(p, size, now, g);
-    if (!strcmp(s->algorithm, "ssgd")) {
+    if (synchronous) {
         double mean[N];
         mean_of(s, g, size, mean);
         for (int r = 0; r < size; r++) memcpy(g[r], mean, sizeof mean);
@@ -39,15 +40,24 @@ static void simulate_step(const problem *p, const setting *s, int size, everythi
     simulate_sgd(s, size, now, g);
 }
 
+/* Local steps of S-SGD before the method begins. */
+static int first_local(const setting *s)
+{
+    return (int)(s->config.post_local * STEPS + 0.5);
+}
+
 static void simulate(const problem *p, const setting *s, int size, everything *trajectory)
 {
     static everything now, snapshot[STEPS + 1]; /* of the averaging started after step t */
     bool started[STEPS + 1] = {false};
     const char *name = s->algorithm;
-    int k = (int)s->config.period, d = (int)s->config.delay;
+    int k = (int)s->config.period, d = (int)s->config.delay, first = first_local(s);
     start_everything(p, &now);
-    for (int t = 1; t <= STEPS; t++) {
-        simulate_step(p, s, size, &now);
+    for (int all = 1; all <= STEPS; all++) {
+        int t = all - first; /* the method's own step, its first is 1 */
+        simulate_step(p, s, !strcmp(name, "ssgd") || t < 1, size, &now);
+        trajectory[all] = now;
+        if (t < 1) continue;
         /* the average of which earlier step is merged now? Local-SGD averages what is there */
         int from = !strcmp(name, "local") && t % k == 0   ? t
                    : !strcmp(name, "cocod") && t % k == 0 ? t - k
@@ -65,7 +75,7 @@ static void simulate(const problem *p, const setting *s, int size, everything *t
             snapshot[t] = now;
             started[t] = true;
         }
-        trajectory[t] = now;
+        trajectory[all] = now;
     }
     for (int t = 1; t <= STEPS; t++) /* what is still in flight, in its order */
         if (started[t]) merge_all(s, size, &now, &snapshot[t]);
@@ -92,6 +102,24 @@ static const setting settings[] = {
     {"local", {.period = 3}, 0.9, 0, 0, true, true},
     {"cocod", {.period = 3}, 0.9, 0, TS_MOMENTUM_AVERAGE, true, true},
     {"dasgd", {.period = 3, .delay = 2, .mix = 0.25}, 0.9, 0, TS_MOMENTUM_AVERAGE, true, true},
+    /* S-SGD for 7 steps (where the resume is), 9, 9, 3, all 17 */
+    {"local", {.period = 3, .post_local = 0.4, .overlap = true}, 0.9, 0, 0, false, false},
+    {"cocod", {.period = 2, .post_local = 0.51}, 0.9, 1e-2, TS_MOMENTUM_AVERAGE, true, true},
+    {"dasgd",
+     {.period = 2, .delay = 5, .mix = 0.25, .post_local = 0.51, .overlap = true},
+     0.9,
+     0,
+     0,
+     false,
+     false},
+    {"dasgd",
+     {.period = 2, .delay = 1, .mix = 0.25, .post_local = 0.15, .overlap = true},
+     0.9,
+     0,
+     0,
+     false,
+     true},
+    {"local", {.period = 2, .post_local = 1}, 0.9, 0, 0, false, false},
 };
 
 static const value values[] = {
@@ -116,7 +144,11 @@ static const setting bad[] = {
     {"dasgd", {.period = 4, .delay = -2}, 0, 0, 0, false, false},
     {"dasgd", {.period = 4, .delay = 1, .mix = 1.5}, 0, 0, 0, false, false},
     {"dasgd", {.period = 4, .delay = 1, .mix = -.5}, 0, 0, 0, false, false},
-    {"dasgd", {.period = 1, .delay = 100}, 0, 0, 0, false, false}};
+    {"dasgd", {.period = 1, .delay = 100}, 0, 0, 0, false, false},
+    {"local", {.period = 0, .post_local = 0.5}, 0, 0, 0, false, false},
+    {"local", {.period = 1, .post_local = 1.5}, 0, 0, 0, false, false},
+    {"ssgd", {.post_local = -1}, 0, 0, 0, false, false},
+    {"adam", {.period = 1}, 0, 0, 0, false, false}};
 
 static bool keeps_mean(const setting *s)
 {

@@ -68,6 +68,7 @@ static const setting bad[] = {
     {"pipe", {.synchronous_steps = -1}, 0, 0, 0, false, false},
     {"od", {.synchronous_steps = -1, .local_rate = 1}, 0, 0, 0, false, false},
     {"od", {.local_rate = -1}, 0, 0, 0, false, false},
+    {"pipe", {.post_local = 0.5}, 0, 0, 0, false, false},
 };
 
 static const family tested = {.settings = settings,

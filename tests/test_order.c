@@ -112,6 +112,8 @@ static const setting settings[] = {
     {"cocod", {.period = 1}, TS_MOMENTUM_AVERAGE, true},
     {"dasgd", {.period = 2, .delay = 1, .mix = 0.25}, 0, true},
     {"dasgd", {.period = 2, .delay = 3, .mix = 0.25}, TS_MOMENTUM_AVERAGE, false},
+    {"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 0.7}, 0, true},
+    {"cocod", {.period = 2, .post_local = 0.5, .overlap = true}, 0, false},
 };
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 
@@ -160,7 +162,7 @@ static void open_rank(rank *r, int number, ts_device *device, const setting *s)
     OK(ts_stream_open(device, TS_STREAM_COMM, r->comm, &r->worker.comm));
     r->communicator.base = (ts_communicator){.ops = &meeting_ops, .stream = r->worker.comm};
     OK(ts_event_open(device, &r->event));
-    OK(ts_algorithm_find(s->algorithm)->open(&r->worker, &s->config, &r->algorithm));
+    OK(ts_algorithm_open(s->algorithm, &r->worker, &s->config, 4, &r->algorithm));
 }
 
 static void close_rank(rank *r, ts_device *device)

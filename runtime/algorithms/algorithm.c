@@ -1,6 +1,7 @@
 /* algorithm.c - algorithms by name, their options, and the consensus model. */
 #include "runtime/algorithms/algorithm.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -10,19 +11,30 @@ const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd,
                                                  &ts_algorithm_local,
                                                  &ts_algorithm_cocod,
                                                  &ts_algorithm_dasgd,
+                                                 &ts_algorithm_overlap_local,
                                                  NULL};
 
 const ts_option ts_algorithm_options[] = {
     {"period", TS_OPTION_INT, offsetof(ts_algorithm_config, period), "4", "auto", 1, 1e9,
-     "k, local steps between two averages: local, cocod, dasgd; auto measures a step and an "
+     "k, local steps between two averages: local, cocod, dasgd, overlap-local; auto measures a "
+     "step and an "
      "average at the start and takes the fewest at which compute hardly waits"},
     {"delay", TS_OPTION_INT, offsetof(ts_algorithm_config, delay), "1", "auto", 1, 1e9,
      "d, local steps from starting an average to merging it, may exceed k: dasgd; auto: half of "
      "the period"},
     {"mix", TS_OPTION_REAL, offsetof(ts_algorithm_config, mix), "0.25", NULL, 0, 1,
      "xi, share of the local model that a merge keeps: dasgd"},
+    {"pull", TS_OPTION_REAL, offsetof(ts_algorithm_config, pull), "0.6", NULL, 0, 1,
+     "alpha, share of the way to the anchor that a rank is pulled: overlap-local"},
+    {"anchor-momentum", TS_OPTION_REAL, offsetof(ts_algorithm_config, anchor_momentum), "0.7", NULL,
+     0, 0.99999, "beta, momentum of the anchor: overlap-local"},
+    {"post-local", TS_OPTION_REAL, offsetof(ts_algorithm_config, post_local), "0", NULL, 0, 1,
+     "share of the run, like a milestone, that is S-SGD before models are averaged: local, cocod, "
+     "dasgd, overlap-local"},
     {"overlap", TS_OPTION_BOOL, offsetof(ts_algorithm_config, overlap), "yes", NULL, 0, 0,
-     "all-reduce buckets of gradients during backward, else all of them after it: ssgd"},
+     "all-reduce buckets of gradients during backward, else all of them after it: ssgd, also that "
+     "of "
+     "--post-local"},
     {"synchronous-steps", TS_OPTION_INT, offsetof(ts_algorithm_config, synchronous_steps), "200",
      NULL, 0, 1e15,
      "local steps at the start that wait for their own mean gradient, before the pipeline of two: "
@@ -37,6 +49,23 @@ const ts_algorithm_ops *ts_algorithm_find(const char *name)
     for (int i = 0; ts_algorithms[i]; i++)
         if (!strcmp(ts_algorithms[i]->name, name)) return ts_algorithms[i];
     return NULL;
+}
+
+ts_status ts_algorithm_open(const char *name, const ts_worker *worker, const ts_algorithm_config *c,
+                            int64_t steps, ts_algorithm **algorithm_p)
+{
+    const ts_algorithm_ops *ops = ts_algorithm_find(name);
+    TS_NEED(ops, TS_EUSAGE, "no algorithm \"%s\"", name);
+    TS_NEED(c->post_local >= 0 && c->post_local <= 1, TS_EUSAGE,
+            "post-local %g is not a share of the run, within 0 and 1", c->post_local);
+    int64_t first = llround(c->post_local * (double)steps);
+    if (!first || ops == &ts_algorithm_ssgd) return ops->open(worker, c, algorithm_p);
+    TS_NEED(
+        ops->periodic, TS_EUSAGE,
+        "post-local is for algorithms that average models; %s averages gradients at every step, "
+        "and begins with --synchronous-steps",
+        name);
+    return ts_post_local_open(worker, c, ops, first, algorithm_p);
 }
 
 ts_status ts_worker_mean(const ts_worker *w, float *to, const float *from, size_t n)

@@ -94,13 +94,25 @@ typedef struct ts_algorithm_config {
     bool overlap;   /* ssgd: all-reduce buckets during backward */
     int64_t synchronous_steps; /* pipe, od: at the start */
     double local_rate;         /* od: of a rank's own step, as a factor of the learning rate */
+    double pull;               /* overlap-local: alpha */
+    double anchor_momentum;    /* overlap-local: beta */
+    double post_local;         /* share of the run that is S-SGD before models are averaged */
 } ts_algorithm_config;
 extern const ts_option ts_algorithm_options[];
 
 extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_pipe, ts_algorithm_od,
-    ts_algorithm_local, ts_algorithm_cocod, ts_algorithm_dasgd;
+    ts_algorithm_local, ts_algorithm_cocod, ts_algorithm_dasgd, ts_algorithm_overlap_local;
 extern const ts_algorithm_ops *const ts_algorithms[]; /* NULL-terminated: add a line to add one */
 const ts_algorithm_ops *ts_algorithm_find(const char *name);
+/* Open what `name` and config->post_local ask for, in a run of `steps` local steps. TS_EUSAGE when
+ * they make no sense. */
+ts_status ts_algorithm_open(const char *name, const ts_worker *worker,
+                            const ts_algorithm_config *config, int64_t steps,
+                            ts_algorithm **algorithm_p);
+/* `method` behind `first` local steps of S-SGD, as one algorithm (post_local.c). */
+ts_status ts_post_local_open(const ts_worker *worker, const ts_algorithm_config *config,
+                             const ts_algorithm_ops *method, int64_t first,
+                             ts_algorithm **algorithm_p);
 
 /* The consensus model: the (weighted) mean over ranks of parameters and statistics, into scratch
  * vectors; training is left bit for bit as it was. Collective; only enqueues: what is queued on

@@ -179,7 +179,7 @@ static ts_status open_algorithm(ts_trainer *t)
 {
     const ts_config *c = t->config;
     ts_worker worker = ts_trainer_worker(t);
-    return ts_algorithm_find(c->algorithm)->open(&worker, &c->algorithm_config, &t->algorithm);
+    return ts_algorithm_open(c->algorithm, &worker, &c->algorithm_config, t->total, &t->algorithm);
 }
 
 /* What a rank can do, and fail at, on its own. */
