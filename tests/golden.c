@@ -204,6 +204,33 @@ void run_and_drain(const problem *p, const setting *s, int steps, float *out)
     run(p, s, steps, true, true, out);
 }
 
+void run_resumed(const problem *p, const setting *s, const setting *then, int at, float *out)
+{
+    rig first, second;
+    ts_part from[TS_PARTS_MAX], to[TS_PARTS_MAX];
+    open_rig(&first, p, s);
+    open_rig(&second, p, then);
+    for (int t = 0; t < at; t++) run_step(&first, true);
+    OK(ts_stream_sync(compute));
+    OK(ts_stream_sync(comm));
+    memcpy(second.flat.parameters, first.flat.parameters, N * 4);
+    memcpy(second.flat.momentum, first.flat.momentum, N * 4);
+    memcpy(second.flat.statistics, first.flat.statistics, N_STATISTICS * 4);
+    const ts_algorithm_ops *ops = first.algorithm->ops;
+    int n = ops->state ? ops->state(first.algorithm, from, TS_PARTS_MAX) : 0;
+    if (n) assert_int_equal(ops->state(second.algorithm, to, TS_PARTS_MAX), n);
+    for (int j = 0; j < n; j++) {
+        assert_string_equal(from[j].name, to[j].name);
+        memcpy(to[j].at, from[j].at, from[j].bytes);
+    }
+    second.step = first.step;
+    for (int t = at; t < STEPS; t++) run_step(&second, true);
+    OK(ts_stream_sync(compute));
+    memcpy(out, second.flat.parameters, N * 4);
+    close_rig(&first);
+    close_rig(&second);
+}
+
 /* ---- the tests ---- */
 
 static void compare_one(const rig *r, const char *what, int i, double mine, double theirs)
@@ -328,34 +355,15 @@ void golden_consensus(void **state)
 void golden_resume(void **state)
 {
     (void)state;
+    float whole[N], parts[N];
     problem p = random_problem();
     for (int i = 0; i < tested->n_settings; i++) {
         const setting *s = &tested->settings[i];
-        rig first, second;
-        float whole[N];
-        ts_part from[TS_PARTS_MAX], to[TS_PARTS_MAX];
         run_to(&p, s, STEPS, true, whole);
-        open_rig(&first, &p, s);
-        open_rig(&second, &p, s);
-        for (int t = 0; t < 7; t++) run_step(&first, true);
-        OK(ts_stream_sync(compute));
-        OK(ts_stream_sync(comm));
-        memcpy(second.flat.parameters, first.flat.parameters, N * 4);
-        memcpy(second.flat.momentum, first.flat.momentum, N * 4);
-        memcpy(second.flat.statistics, first.flat.statistics, N_STATISTICS * 4);
-        const ts_algorithm_ops *ops = first.algorithm->ops;
-        int n = ops->state ? ops->state(first.algorithm, from, TS_PARTS_MAX) : 0;
-        if (n) assert_int_equal(ops->state(second.algorithm, to, TS_PARTS_MAX), n);
-        for (int j = 0; j < n; j++) {
-            assert_string_equal(from[j].name, to[j].name);
-            memcpy(to[j].at, from[j].at, from[j].bytes);
+        for (int at = 2; at < STEPS; at += 5) {
+            run_resumed(&p, s, s, at, parts);
+            assert_memory_equal(parts, whole, sizeof whole);
         }
-        second.step = first.step;
-        for (int t = 7; t < STEPS; t++) run_step(&second, true);
-        OK(ts_stream_sync(compute));
-        assert_memory_equal(second.flat.parameters, whole, sizeof whole);
-        close_rig(&first);
-        close_rig(&second);
     }
 }
 

@@ -71,6 +71,8 @@ problem known_problem(void);
 /* Our code: runs `steps` and copies the parameters; without hooks it is plain SGD on each rank. */
 void run_to(const problem *p, const setting *s, int steps, bool hooks, float *out);
 void run_and_drain(const problem *p, const setting *s, int steps, float *out);
+/* `at` steps with `s`, saved, and the rest of STEPS with `then`. */
+void run_resumed(const problem *p, const setting *s, const setting *then, int at, float *out);
 
 /* What every family is held to: equations, values, one rank is plain SGD bit for bit, consensus,
  * resume, bad settings. */

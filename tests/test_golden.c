@@ -192,8 +192,22 @@ static void test_equalities(void **state)
     for (int i = 0; i < N; i++) assert_true(fabsf(a[i] - b[i]) < 1e-5f);
 }
 
+/* A run that had come to the method stays with it when it is resumed as a longer one. */
+static void test_post_local_stays(void **state)
+{
+    (void)state;
+    float a[N], b[N];
+    problem p = random_problem();
+    const setting early = {"cocod", {.period = 2, .post_local = 0.3}, 0.9, 0, 0, false, false};
+    const setting late = {"cocod", {.period = 2, .post_local = 0.7}, 0.9, 0, 0, false, false};
+    run_to(&p, &early, STEPS, true, a);
+    run_resumed(&p, &early, &late, 8, b);
+    assert_memory_equal(a, b, sizeof a);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {GOLDEN_TESTS, cmocka_unit_test(test_equalities)};
+    const struct CMUnitTest tests[] = {GOLDEN_TESTS, cmocka_unit_test(test_equalities),
+                                       cmocka_unit_test(test_post_local_stays)};
     return golden_open(&tested) ? golden_close(cmocka_run_group_tests(tests, NULL, NULL)) : 1;
 }
