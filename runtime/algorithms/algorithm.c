@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "runtime/base/log.h"
+
 const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd,
                                                  &ts_algorithm_pipe,
                                                  &ts_algorithm_od,
@@ -17,8 +19,7 @@ const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd,
 const ts_option ts_algorithm_options[] = {
     {"period", TS_OPTION_INT, offsetof(ts_algorithm_config, period), "4", "auto", 1, 1e9,
      "k, local steps between two averages: local, cocod, dasgd, overlap-local; auto measures a "
-     "step and an "
-     "average at the start and takes the fewest at which compute hardly waits"},
+     "step and an average at the start and takes the fewest at which compute hardly waits"},
     {"delay", TS_OPTION_INT, offsetof(ts_algorithm_config, delay), "1", "auto", 1, 1e9,
      "d, local steps from starting an average to merging it, may exceed k: dasgd; auto: half of "
      "the period"},
@@ -32,8 +33,7 @@ const ts_option ts_algorithm_options[] = {
      "share of the run, like a milestone, that is S-SGD before models are averaged: local, cocod, "
      "dasgd, overlap-local"},
     {"overlap", TS_OPTION_BOOL, offsetof(ts_algorithm_config, overlap), "yes", NULL, 0, 0,
-     "all-reduce buckets of gradients during backward, else all of them after it: ssgd, also that "
-     "of "
+     "all-reduce buckets of gradients during backward, else all of them after it: ssgd, "
      "--post-local"},
     {"synchronous-steps", TS_OPTION_INT, offsetof(ts_algorithm_config, synchronous_steps), "200",
      NULL, 0, 1e15,
@@ -59,13 +59,17 @@ ts_status ts_algorithm_open(const char *name, const ts_worker *worker, const ts_
     TS_NEED(c->post_local >= 0 && c->post_local <= 1, TS_EUSAGE,
             "post-local %g is not a share of the run, within 0 and 1", c->post_local);
     int64_t first = llround(c->post_local * (double)steps);
-    if (!first || ops == &ts_algorithm_ssgd) return ops->open(worker, c, algorithm_p);
-    TS_NEED(
-        ops->periodic, TS_EUSAGE,
-        "post-local is for algorithms that average models; %s averages gradients at every step, "
-        "and begins with --synchronous-steps",
-        name);
-    return ts_post_local_open(worker, c, ops, first, algorithm_p);
+    bool late = !ops->periodic && ops != &ts_algorithm_ssgd;
+    TS_NEED(!late || !first, TS_EUSAGE,
+            "post-local is for algorithms that average models; %s averages gradients at every "
+            "step, and begins with --synchronous-steps",
+            name);
+    if (late && c->synchronous_steps >= steps && !worker->rank)
+        ts_warn("all %lld local steps of this run are synchronous, as S-SGD's: lower "
+                "--synchronous-steps",
+                (long long)steps);
+    return first && ops->periodic ? ts_post_local_open(worker, c, ops, first, algorithm_p)
+                                  : ops->open(worker, c, algorithm_p);
 }
 
 ts_status ts_worker_mean(const ts_worker *w, float *to, const float *from, size_t n)
