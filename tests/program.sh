@@ -120,6 +120,10 @@ expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights "$n
 expect 65 'mlp|fc1.weight' "$program" eval --model mlp --data $data --weights whole/model.safetensors
 expect 64 '--weights' "$program" eval --model tiny --data $data
 
+same() { # same TEXT FILE FILE
+    if cmp -s "$2" "$3"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $1"; fi
+}
+
 # ---- the other algorithms: a run, and its second half again ----
 number=0
 expect 0 'all 12 local steps of this run are synchronous' "$program" train $quick --steps 12 --algorithm pipe --run r7
@@ -131,20 +135,19 @@ for options in '--algorithm pipe --synchronous-steps 4' '--algorithm od --synchr
     expect 0 'done' "$mpirun" 2 "$program" train $options --run $run
     expect 0 'resuming|after local step 6' "$mpirun" 2 "$program" train $options --run $run-again \
         --resume $run/checkpoints/step-00000006
-    if cmp -s $run/model.safetensors $run-again/model.safetensors; then passed=$((passed + 1)); else
-        failed=$((failed + 1)); echo "FAILED: resumed with $options, another model"; fi
+    same "resumed with $options, another model" $run/model.safetensors $run-again/model.safetensors
 done
+expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --overlap no --run ssgd
+same "Pipe-SGD that is synchronous to the end is not S-SGD" ssgd/model.safetensors other5/model.safetensors
+if cmp -s other1/model.safetensors other2/model.safetensors; then
+    failed=$((failed + 1)); echo "FAILED: OD-SGD takes no local steps"; else passed=$((passed + 1)); fi
 expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole
 expect 0 'S-SGD for 6 local steps, then every k steps' "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r5
 expect 0 'done' "$program" train $quick --steps 12 --algorithm od --synchronous-steps 2 --run alone-od
 expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --run alone-ssgd
-if cmp -s alone-od/model.safetensors alone-ssgd/model.safetensors; then passed=$((passed + 1)); else
-    failed=$((failed + 1)); echo "FAILED: OD-SGD on one rank is not SGD"; fi
+same "OD-SGD on one rank is not SGD" alone-od/model.safetensors alone-ssgd/model.safetensors
 
 # ---- --period auto: a number is chosen and saved, and the run is the one with that number given ----
-same() { # same TEXT FILE FILE
-    if cmp -s "$2" "$3"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $1"; fi
-}
 chosen() { sed -n "s/^$2 = \([1-9][0-9]*\)$/\1/p" "$1/config"; }
 expect 0 'period auto: one rank' "$program" train $quick --steps 2 --algorithm cocod --period auto --run tuned0
 # a period above 1 where steps are short beside an average (mlp), 1 where they are long
