@@ -22,6 +22,7 @@
 #include "runtime/train/version.h"
 
 enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096 };
+#define CONTENTION_ERROR 0.05
 
 /* Times of the steps of one window, ns. */
 typedef struct tally {
@@ -316,7 +317,7 @@ static double contention(const ts_metrics *m)
 {
     int64_t n = m->n_recent < RECENT ? m->n_recent : RECENT;
     int64_t n_comm = m->n_comm < RECENT ? m->n_comm : RECENT;
-    double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
+    double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0;
     for (int64_t i = 0; i < n; i++) {
         const interval *step = &m->recent[i];
         double busy = 0, own = (double)(step->end - step->begin - step->wait);
@@ -327,13 +328,15 @@ static double contention(const ts_metrics *m)
         }
         busy -= (double)step->wait; /* while it waited, compute was not beside comm */
         double x = busy > 0 ? busy / own : 0;
-        s++, sx += x, sy += own, sxx += x * x, sxy += x * own;
+        s++, sx += x, sy += own, sxx += x * x, sxy += x * own, syy += own * own;
     }
     double spread = s * sxx - sx * sx;
     /* steps that are all beside comm, or none of them, say nothing */
     if (n < 8 || spread < 0.01 * s * s) return NAN;
-    double slope = (s * sxy - sx * sy) / spread;
-    return slope / ((sy - slope * sx) / s);
+    double slope = (s * sxy - sx * sy) / spread, alone = (sy - slope * sx) / s;
+    double rest = fmax(0, syy - alone * sy - slope * sxy); /* squares that the line leaves */
+    double error = sqrt(rest / (s - 2) * s / spread);
+    return error > CONTENTION_ERROR * alone ? NAN : slope / alone;
 }
 
 static void add_setting(void *context, const char *key, const char *value)
