@@ -132,13 +132,13 @@ static void add(tally *sum, const tally *part)
     for (int i = 0; i < TS_SPAN_KINDS; i++) sum->part[i] += part->part[i];
 }
 
-/* Collectives that began before the end of the open window are its; comm's spans are drained before
- * compute's, so those of later windows may be here already. */
+/* Collectives that ended within the open window are its; comm's spans are drained before compute's, so
+ * those of later windows may be here already. */
 static void take_collectives(ts_metrics *m)
 {
     for (; m->n_told < m->n_comm; m->n_told++) {
         const interval *c = &m->comm[m->n_told % COLLECTIVES];
-        if (c->begin >= m->open.end) break;
+        if (c->end > m->open.end) break;
         m->open.part[TS_SPAN_COMM] += c->end - c->begin;
     }
 }
