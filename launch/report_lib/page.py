@@ -108,7 +108,8 @@ def opening(runs, notes):
     warnings = []
     for what, value in (("commit", commit), ("machine", machine), ("versions", versions)):
         groups = differ(runs, value)
-        told = "; ".join(f"{one or 'unknown'}: {', '.join(names)}" for one, names in groups.items())
+        told = "; ".join(f"{one or 'unknown'}: " + (", ".join(names) if len(names) < 5 else f"{len(names)} runs")
+                         for one, names in groups.items())
         warnings += [f"The runs differ in their {what}. {told}."] if groups else []
     warnings += [f"{run.name} is not finished; its state: {run.state}." for run in runs if run.state != "finished"]
     return f"<p>{esc(' '.join(said))}</p>\n" + "".join(
@@ -124,7 +125,7 @@ def summary(runs, planned):
         rows.append([os.path.basename(os.path.realpath(run.folder)), run.label, run.model, run.type, str(run.ranks),
                      str(run.batch), run.algorithm, run.state, fixed(steps, 0), text(run.seconds), text(run.rate),
                      fixed(100 * run.accuracy, 2), *(text(1e3 * s) for s in (run.step_s, run.wait_s, run.comm_s)),
-                     *(fixed(100 * run.total(key)) for key in ("hidden", "contention"))] + charts.off(run) * planned)
+                     fixed(100 * run.total("hidden")), fixed(100 * run.contention)] + charts.off(run) * planned)
     if not any(run.label for run in runs):
         columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
     return (f'<div class="scroll" id="summary">{table("", columns + charts.OFF * planned, rows)}</div>\n'

@@ -81,6 +81,12 @@ class Run:
     def state(self):
         return clean(self.record.get("state", "unfinished: no run.json"))
 
+    @property
+    def contention(self):
+        """Compute's slow-down beside comm; a fit that is well below 0 measured something else."""
+        value = self.total("contention")
+        return value if value >= -0.05 else NAN
+
     def total(self, key):
         value = self.record.get("totals", {}).get(key)
         return float(value) if isinstance(value, (int, float)) and abs(value) < 1e300 else NAN

@@ -53,9 +53,10 @@ job_start() { # RANKS COMMAND ...
 
 # Train, or go on training; a run that is finished is left alone. Told to stop (USR1 before the time
 # limit, TERM at a preemption) the ranks finish their step, save and end with 75: the job then goes
-# back into the queue and takes the run up where it was.
+# back into the queue and takes the run up where it was. So it does after a fault (a lost node, a rank
+# that died), from the last checkpoint, JOB_RETRIES times at most; a wrong option or file ends it.
 job_train() { # RANKS RUN [--option value ...]
-    local ranks=$1 run=$2 child code
+    local ranks=$1 run=$2 child code retries=${JOB_RETRIES:-2}
     shift 2
     if job_is_finished "$run"; then
         echo "$run is finished: skipped"
@@ -70,10 +71,21 @@ job_train() { # RANKS RUN [--option value ...]
         kill -0 "$child" 2>/dev/null || break
     done
     trap - USR1 TERM
-    if [ $code -eq 75 ]; then
-        echo "job $SLURM_JOB_ID: saved before its end; requeued"
-        scontrol requeue "$SLURM_JOB_ID"
-        sleep 60 # SLURM ends this script
-    fi
+    case $code in
+    0 | 64 | 65) return $code ;;
+    75) echo "job $SLURM_JOB_ID: saved before its end; requeued" ;;
+    *)
+        local faults
+        faults=$(cat "$run/faults" 2>/dev/null || echo 0)
+        if [ "$faults" -ge "$retries" ]; then
+            echo "job $SLURM_JOB_ID: exit code $code, after $faults retries (JOB_RETRIES)"
+            return $code
+        fi
+        echo $((faults + 1)) >"$run/faults"
+        echo "job $SLURM_JOB_ID: exit code $code; requeued, retry $((faults + 1)) of $retries"
+        ;;
+    esac
+    scontrol requeue "$SLURM_JOB_ID"
+    sleep 60 # SLURM ends this script
     return $code
 }

@@ -352,7 +352,9 @@ static double contention(const ts_metrics *m)
     double slope = (s * sxy - sx * sy) / spread, alone = (sy - slope * sx) / s;
     double rest = fmax(0, syy - alone * sy - slope * sxy); /* squares that the line leaves */
     double error = sqrt(rest / (s - 2) * s / spread);
-    return error > CONTENTION_ERROR * alone ? NAN : slope / alone;
+    /* a fit by which compute is faster beside comm has caught something else */
+    bool sound = error <= CONTENTION_ERROR * alone && slope >= -CONTENTION_ERROR * alone;
+    return sound ? slope / alone : NAN;
 }
 
 static void add_setting(void *context, const char *key, const char *value)
