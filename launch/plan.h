@@ -1,5 +1,5 @@
-/* plan.h - `twinstream plan`: time per step and time speedup of every algorithm on a cluster that is
- * described, not there. */
+/* plan.h - `twinstream plan`: time per step and time speedup of every algorithm on a cluster that
+ * is described, not there. */
 #ifndef TS_LAUNCH_PLAN_H
 #define TS_LAUNCH_PLAN_H
 

@@ -1,5 +1,5 @@
-/* report.c - see report.h. The script lies in the checkout that the program was built from, or where
- * the install put it: ../share/twinstream beside the program's folder. */
+/* report.c - see report.h. The script lies in the checkout that the program was built from, or
+ * where the install put it: ../share/twinstream beside the program's folder. */
 #include "launch/report.h"
 
 #include <errno.h>

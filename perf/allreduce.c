@@ -3,11 +3,12 @@
  *   mpirun -np 2 perf_allreduce --min-bytes 44695848 --max-bytes 44695848
  *
  * The first columns are those of nccl-tests, in its order and units, so that the tables lie beside
- * each other: time is that of the slowest rank, out of place, for one of a row of all-reduces, by the stream's
- * own stamps; algbw = bytes / time; busbw = algbw 2 (size - 1) / size, what each link carries. cpu is
- * the processor time of a rank per all-reduce: what communication takes from the host. Per size the
- * communicators take turns, so that a noisy machine is noisy for all; time is the mean over turns,
- * best that of the best turn. Every result is checked for equality: the data are small integers. */
+ * each other: time is that of the slowest rank, out of place, for one of a row of all-reduces, by
+ * the stream's own stamps; algbw = bytes / time; busbw = algbw 2 (size - 1) / size, what each link
+ * carries. cpu is the processor time of a rank per all-reduce: what communication takes from the
+ * host. Per size the communicators take turns, so that a noisy machine is noisy for all; time is
+ * the mean over turns, best that of the best turn. Every result is checked for equality: the data
+ * are small integers. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,11 +148,11 @@ static ts_status report(const bench *b, const char *name, size_t n, const result
         return ts_json_append(
             stdout, "standard output",
             json_pack("{s:s, s:s, s:i, s:I, s:I, s:s, s:s, s:f, s:f, s:f, s:I, s:f, s:f}",
-                      "communicator", name, "device", b->device->ops->name, "ranks",
-                      b->world->size, "size", (json_int_t)(n * sizeof(float)), "count",
-                      (json_int_t)n, "type", "float", "redop", "sum", "time_us", mean_s * 1e6,
-                      "algbw_gbs", algbw, "busbw_gbs", busbw, "wrong", (json_int_t)r->wrong,
-                      "best_us", r->best_s * 1e6, "cpu_us", r->cpu_s / turns * 1e6));
+                      "communicator", name, "device", b->device->ops->name, "ranks", b->world->size,
+                      "size", (json_int_t)(n * sizeof(float)), "count", (json_int_t)n, "type",
+                      "float", "redop", "sum", "time_us", mean_s * 1e6, "algbw_gbs", algbw,
+                      "busbw_gbs", busbw, "wrong", (json_int_t)r->wrong, "best_us", r->best_s * 1e6,
+                      "cpu_us", r->cpu_s / turns * 1e6));
     printf("%12zu %12zu %8s %6s %6d %10.2f %7.3f %7.3f %6lld  %10.2f %10.1f %s\n",
            n * sizeof(float), n, "float", "sum", -1, mean_s * 1e6, algbw, busbw,
            (long long)r->wrong, r->best_s * 1e6, r->cpu_s / turns * 1e6, name);

@@ -64,6 +64,18 @@ void simulate_gradients(const problem *p, int size, everything *now, models g)
         }
 }
 
+void simulate_mean_gradients(const setting *s, int size, models g)
+{
+    double mean[N];
+    mean_of(s, g, size, mean);
+    for (int r = 0; r < size; r++) memcpy(g[r], mean, sizeof mean);
+}
+
+int first_local(const setting *s)
+{
+    return (int)(s->config.post_local * STEPS + 0.5);
+}
+
 void simulate_sgd(const setting *s, int size, everything *now, models g)
 {
     for (int r = 0; r < size; r++)

@@ -60,6 +60,10 @@ void mean_of(const setting *s, models x, int size, double *mean);
 void start_everything(const problem *p, everything *now);
 /* Each rank's own gradient at now->x; statistics take their step. */
 void simulate_gradients(const problem *p, int size, everything *now, models g);
+/* Every rank's gradients become their mean: S-SGD. */
+void simulate_mean_gradients(const setting *s, int size, models g);
+/* Local steps of S-SGD before the method begins. */
+int first_local(const setting *s);
 /* x and m of all ranks by SGD with these gradients. */
 void simulate_sgd(const setting *s, int size, everything *now, models g);
 

@@ -10,29 +10,10 @@ disk=
 trap '[ -z "$disk" ] || umount "$disk"; rm -rf "$work"' EXIT
 cd "$work" || exit 1
 export OMP_NUM_THREADS=1
-passed=0 failed=0
 data=synthetic:train=256,test=64,size=8
 quick="--model tiny --data $data --batch 16 --log-every 2 --evaluate-every 0"
 
-# expect CODE "TEXT|TEXT" COMMAND...: the exit code, and every text in what it said
-expect() {
-    code=$1 texts=$2
-    shift 2
-    "$@" >out 2>&1 </dev/null
-    got=$?
-    missing=
-    old=$IFS IFS='|'
-    for text in $texts; do grep -qF -- "$text" out || missing="$missing [$text]"; done
-    IFS=$old
-    if [ $got -eq "$code" ] && [ -z "$missing" ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $*"
-        echo "  exit code $got, expected $code; missing in its words:$missing"
-        sed 's/^/  | /' out
-    fi
-}
+. "$here/expect.sh"
 
 # ---- usage ----
 expect 64 'usage: twinstream' "$program"
@@ -93,16 +74,16 @@ expect 64 'rank 1|ffffffff|one build' "$mpirun" 1 "$program" train $quick --step
 steps="--steps 12 --checkpoint-every 0.5 --keep 1 --algorithm cocod --period 3"
 expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run whole
 expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run again --resume whole
-if cmp -s whole/model.safetensors again/model.safetensors; then passed=$((passed + 1)); else
-    failed=$((failed + 1)); echo "FAILED: a resumed run ends with another model"; fi
+if cmp -s whole/model.safetensors again/model.safetensors; then pass; else
+    fail "a resumed run ends with another model"; fi
 # what a run that was killed has done after its checkpoint is done, and told, once
 curve() { sed 's/,"images_per_second".*//; s/,"seconds".*//' "$1/metrics.jsonl"; }
 curve whole >uninterrupted
 printf '{"kind":"window","step":14' >>whole/metrics.jsonl
 expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run whole --resume whole
 curve whole >resumed
-if cmp -s uninterrupted resumed && grep -q train_loss resumed; then passed=$((passed + 1)); else
-    failed=$((failed + 1)); echo "FAILED: a run resumed in its folder has another curve"; diff uninterrupted resumed; fi
+if cmp -s uninterrupted resumed && grep -q train_loss resumed; then pass; else
+    fail "a run resumed in its folder has another curve"; diff uninterrupted resumed; fi
 newest=$(ls -d whole/checkpoints/step-* | tail -n 1)
 copy() { rm -rf bad; mkdir bad; cp -r "$newest" bad/; file=bad/$(basename "$newest")/rank-00000.safetensors; }
 resume="$mpirun 2 $program train $quick $steps --run r2 --resume bad/$(basename "$newest")"
@@ -122,7 +103,7 @@ expect 65 'mlp|fc1.weight' "$program" eval --model mlp --data $data --weights wh
 expect 64 '--weights' "$program" eval --model tiny --data $data
 
 same() { # same TEXT FILE FILE
-    if cmp -s "$2" "$3"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $1"; fi
+    if cmp -s "$2" "$3"; then pass; else fail "$1"; fi
 }
 
 # ---- the other algorithms: a run, and its second half again ----
@@ -141,7 +122,7 @@ done
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --overlap no --run ssgd
 same "Pipe-SGD that is synchronous to the end is not S-SGD" ssgd/model.safetensors other5/model.safetensors
 if cmp -s other1/model.safetensors other2/model.safetensors; then
-    failed=$((failed + 1)); echo "FAILED: OD-SGD takes no local steps"; else passed=$((passed + 1)); fi
+    fail "OD-SGD takes no local steps"; else pass; fi
 expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole
 expect 0 'S-SGD for 6 local steps, then every k steps' "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r5
 expect 0 'done' "$program" train $quick --steps 12 --algorithm od --synchronous-steps 2 --run alone-od
@@ -179,7 +160,7 @@ kill -TERM $pid
 wait $pid
 got=$?
 if [ $got -eq 75 ] && grep -q -- '--resume stopped' out && ls stopped/checkpoints/step-* >/dev/null; then
-    passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: SIGTERM: exit code $got"; cat out; fi
+    pass; else fail "SIGTERM: exit code $got"; cat out; fi
 
 # ---- a full disk while saving: exit code 70, the previous checkpoint is intact ----
 disk=$work/disk
@@ -199,8 +180,7 @@ fi
 
 # ---- one rank of several fails: its message once, with its name ----
 expect 65 'nowhere' "$mpirun" 2 "$program" train --data cifar10:nowhere
-if [ "$(grep -c 'twinstream: error' out)" = 1 ]; then passed=$((passed + 1)); else
-    failed=$((failed + 1)); echo "FAILED: two ranks described one failure twice"; cat out; fi
+if [ "$(grep -c 'twinstream: error' out)" = 1 ]; then pass; else
+    fail "two ranks described one failure twice"; cat out; fi
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+verdict

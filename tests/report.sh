@@ -12,34 +12,14 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-passed=0 failed=0
-
-failure() { failed=$((failed + 1)); echo "FAILED: $*"; }
-
-# expect CODE "TEXT|TEXT" COMMAND...: the exit code, and every text in what it said
-expect() {
-    code=$1 texts=$2
-    shift 2
-    "$@" >out 2>&1 </dev/null
-    got=$?
-    missing=
-    old=$IFS IFS='|'
-    for text in $texts; do grep -qF -- "$text" out || missing="$missing [$text]"; done
-    IFS=$old
-    if [ $got -eq "$code" ] && [ -z "$missing" ] && [ "$(wc -l <out)" -le 1 ]; then
-        passed=$((passed + 1))
-    else
-        failure "$*"
-        echo "  exit code $got, expected $code; at most one line; missing in its words:$missing"
-        sed 's/^/  | /' out
-    fi
-}
+. "$here/expect.sh"
+most_lines=1
 
 # holds FILE TEXT..., lacks FILE TEXT...
 holds() { file=$1; shift; for text in "$@"; do
-    if grep -qF -- "$text" "$file"; then passed=$((passed + 1)); else failure "$file has no [$text]"; fi; done; }
+    if grep -qF -- "$text" "$file"; then pass; else fail "$file has no [$text]"; fi; done; }
 lacks() { file=$1; shift; for text in "$@"; do
-    if grep -qiF -- "$text" "$file"; then failure "$file has [$text]"; else passed=$((passed + 1)); fi; done; }
+    if grep -qiF -- "$text" "$file"; then fail "$file has [$text]"; else pass; fi; done; }
 
 # page.py FILE: is it well-formed, its ids all different? page.py FILE COLUMN CELL: of the tables with that column, what stands in the row
 # that begins with, or else has, that cell
@@ -61,10 +41,10 @@ print(" ".join(dict.fromkeys(found)))
 EOF
 value() { # FILE COLUMN CELL EXPECTED
     got=$(python3 page.py "$1" "$2" "$3")
-    if [ "$got" = "$4" ]; then passed=$((passed + 1)); else failure "$1: \"$2\" of $3 is [$got], not [$4]"; fi
+    if [ "$got" = "$4" ]; then pass; else fail "$1: \"$2\" of $3 is [$got], not [$4]"; fi
 }
 whole() {
-    if python3 page.py "$1" >/dev/null; then passed=$((passed + 1)); else failure "$1 is not well-formed"; fi
+    if python3 page.py "$1" >/dev/null; then pass; else fail "$1 is not well-formed"; fi
     lacks "$1" '<script' 'javascript:' '@import' 'src=' 'data:'
 }
 
@@ -120,7 +100,7 @@ value plan.html 'off by %' cocod 10.0
 value plan.html 'off by %' 150.0 10.0
 value plan.html 'forecast speedup' 150.0 1.399
 value plan.html 'forecast ms a step' block –
-if python3 page.py plan.svg >/dev/null; then passed=$((passed + 1)); else failure "plan.svg is not well-formed"; fi
+if python3 page.py plan.svg >/dev/null; then pass; else fail "plan.svg is not well-formed"; fi
 
 # ---- labels: the run on one rank serves them all; text is only text ----
 run fast 2 local yes 0.11 0.005 0.005 180 '<b>`touch pwned`'\''&"$(touch pwned)'
@@ -128,7 +108,7 @@ expect 0 '' "$report" one block fast -o label.html
 whole label.html
 value label.html speedup 180.0 1.800
 lacks label.html '<b>'
-[ ! -e pwned ] && passed=$((passed + 1)) || failure "a label was run"
+[ ! -e pwned ] && pass || fail "a label was run"
 
 # ---- no several sizes: no speedup over one rank; the picture is that of the curves ----
 expect 0 '' "$report" cocod -o alone.html --picture alone.svg
@@ -209,16 +189,15 @@ mkdir path
 printf '#!/bin/sh\nexec %s "$@"\n' "$(python3 -c 'import sys; print(sys.executable)')" >path/python3
 chmod +x path/python3
 expect 70 'install gnuplot-nox' env PATH="$work/path" "$report" one
-ls -a | grep -q '\.tmp$' && failure "a temporary file was left" || passed=$((passed + 1))
+ls -a | grep -q '\.tmp$' && fail "a temporary file was left" || pass
 
 # ---- a real run ----
 if [ -n "$program" ]; then
     OMP_NUM_THREADS=1 "$program" train --model tiny --data synthetic:train=256,test=64,size=8 --batch 16 --steps 8 \
-        --log-every 2 --timeline yes --run real >out 2>&1 || { failure "train"; cat out; }
+        --log-every 2 --timeline yes --run real >out 2>&1 || { fail "train"; cat out; }
     expect 0 '' "$report" real -o real.html
     whole real.html
     holds real.html '<h2>Timeline' 'The last 8 of the 8 steps'
 fi
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+verdict

@@ -32,18 +32,8 @@ static void simulate_step(const problem *p, const setting *s, bool synchronous, 
 {
     static models g;
     simulate_gradients(p, size, now, g);
-    if (synchronous) {
-        double mean[N];
-        mean_of(s, g, size, mean);
-        for (int r = 0; r < size; r++) memcpy(g[r], mean, sizeof mean);
-    }
+    if (synchronous) simulate_mean_gradients(s, size, g);
     simulate_sgd(s, size, now, g);
-}
-
-/* Local steps of S-SGD before the method begins. */
-static int first_local(const setting *s)
-{
-    return (int)(s->config.post_local * STEPS + 0.5);
 }
 
 static void simulate(const problem *p, const setting *s, int size, everything *trajectory)

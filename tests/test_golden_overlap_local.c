@@ -39,7 +39,7 @@ static void simulate(const problem *p, const setting *s, int size, everything *t
     static everything now;
     static models g, v;
     flight f;
-    int first = (int)(s->config.post_local * STEPS + 0.5);
+    int first = first_local(s);
     start_everything(p, &now);
     memset(v, 0, sizeof v);
     for (int t = 1; t <= STEPS; t++) {
@@ -49,11 +49,7 @@ static void simulate(const problem *p, const setting *s, int size, everything *t
             mean_of(s, now.m, size, f.m);
             mean_of(s, now.s, size, f.s);
         }
-        if (t <= first) {
-            double mean[N];
-            mean_of(s, g, size, mean);
-            for (int r = 0; r < size; r++) memcpy(g[r], mean, sizeof mean);
-        }
+        if (t <= first) simulate_mean_gradients(s, size, g);
         simulate_sgd(s, size, &now, g);
         if (t > first && (t - first) % s->config.period == 0) {
             pull(s, size, &now, &f);

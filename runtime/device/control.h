@@ -20,9 +20,10 @@ typedef struct ts_control {
     int64_t correct; /* top-1 */
     int64_t samples;
     int64_t not_finite; /* samples whose loss was not finite; they do not enter loss_sum */
-    /* What the first and third of them were at the last evaluation; the host writes them. */
-    double evaluated_loss_sum;
-    int64_t evaluated_samples;
+    struct {
+        double loss_sum;
+        int64_t samples;
+    } evaluated; /* what these were at the last evaluation; the host writes them */
 } ts_control;
 
 #endif

@@ -61,7 +61,7 @@ struct ts_metrics {
 
     interval recent[RECENT], comm[COLLECTIVES]; /* the latest steps and collectives */
     int64_t n_recent, n_comm, n_told;           /* told: collectives that a window holds */
-    int64_t started; /* wall clock, ns */
+    int64_t started;                            /* wall clock, ns */
 };
 
 /* A line of a step that this run will not do again. */
@@ -132,8 +132,8 @@ static void add(tally *sum, const tally *part)
     for (int i = 0; i < TS_SPAN_KINDS; i++) sum->part[i] += part->part[i];
 }
 
-/* Collectives that ended within the open window are its; comm's spans are drained before compute's, so
- * those of later windows may be here already. */
+/* Collectives that ended within the open window are its; comm's spans are drained before compute's,
+ * so those of later windows may be here already. */
 static void take_collectives(ts_metrics *m)
 {
     for (; m->n_told < m->n_comm; m->n_told++) {
@@ -291,8 +291,8 @@ ts_status ts_metrics_flush(ts_metrics *m)
 /* The mean training loss since the last evaluation, which a checkpoint remembers. */
 static double train_loss(const ts_metrics *m)
 {
-    int64_t samples = m->before.samples - m->before.evaluated_samples;
-    double sum = m->before.loss_sum - m->before.evaluated_loss_sum;
+    int64_t samples = m->before.samples - m->before.evaluated.samples;
+    double sum = m->before.loss_sum - m->before.evaluated.loss_sum;
     return samples ? sum / (double)samples : NAN;
 }
 
@@ -300,12 +300,11 @@ static ts_status remember_evaluation(ts_metrics *m)
 {
     const ts_trainer *t = m->t;
     ts_control *pinned = m->windows[0].sums; /* all windows are written */
-    pinned->evaluated_loss_sum = m->before.evaluated_loss_sum = m->before.loss_sum;
-    pinned->evaluated_samples = m->before.evaluated_samples = m->before.samples;
-    TS_TRY(ts_stream_copy(t->compute, &t->control->evaluated_loss_sum,
-                          &pinned->evaluated_loss_sum, sizeof pinned->evaluated_loss_sum));
-    TS_TRY(ts_stream_copy(t->compute, &t->control->evaluated_samples, &pinned->evaluated_samples,
-                          sizeof pinned->evaluated_samples));
+    m->before.evaluated.loss_sum = m->before.loss_sum;
+    m->before.evaluated.samples = m->before.samples;
+    pinned->evaluated = m->before.evaluated;
+    TS_TRY(ts_stream_copy(t->compute, &t->control->evaluated, &pinned->evaluated,
+                          sizeof pinned->evaluated));
     return ts_stream_sync(t->compute);
 }
 
@@ -386,9 +385,9 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
                   " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:I}, s:o}",
                   "program", "twinstream", "state", state, "started",
                   (json_int_t)(m->started / 1000000000), "ended",
-                  (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(), "ranks",
-                  t->world->size, "machine", "host", t->world->host, "system", system.release,
-                  "device", device, "versions",
+                  (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(),
+                  "ranks", t->world->size, "machine", "host", t->world->host, "system",
+                  system.release, "device", device, "versions",
                   ts_version_json(!strcmp(t->device->ops->name, "cuda")), "model", "name",
                   ts_model_name(t->model), "type",
                   ts_type_name(ts_model_get_options(t->model)->type), "parameters",
@@ -408,17 +407,17 @@ ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *sc
     TS_TRY(ts_metrics_flush(m));
     ts_trace_drain(t->trace, on_span, m);
     double seconds = (double)m->total.end * 1e-9;
-    *result = (ts_result){
-        .steps = t->step,
-        .seconds = seconds,
-        .images_per_second = seconds > 0 ? (double)m->total.steps * (double)t->config->batch *
-                                               t->world->size / seconds
-                                         : 0,
-        .test_accuracy = score->accuracy,
-        .test_loss = score->loss,
-        .train_loss = train_loss(m),
-        .hidden = hidden_share(&m->total),
-        .contention = contention(m)};
+    *result = (ts_result){.steps = t->step,
+                          .seconds = seconds,
+                          .images_per_second = seconds > 0 ? (double)m->total.steps *
+                                                                 (double)t->config->batch *
+                                                                 t->world->size / seconds
+                                                           : 0,
+                          .test_accuracy = score->accuracy,
+                          .test_loss = score->loss,
+                          .train_loss = train_loss(m),
+                          .hidden = hidden_share(&m->total),
+                          .contention = contention(m)};
     snprintf(result->run, sizeof result->run, "%s", t->run);
     if (ts_trace_lost(t->trace))
         ts_warn("%lld stamps were lost: times are too short by their spans",

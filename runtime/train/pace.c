@@ -72,21 +72,20 @@ ts_status ts_pace_begin(ts_pace *p, ts_stream *stream)
 ts_status ts_pace_forward(ts_pace *p, ts_workspace *w, int nodes, ts_stream *stream)
 {
     if (!p) return ts_workspace_forward(w, 0, nodes, stream);
-    double before = 0;
+    double done = 0;
     for (int i = 1; i < nodes; i++) {
-        double after = ts_model_forward_macs(p->model, 0, i + 1) / p->macs;
+        double macs = ts_model_forward_macs(p->model, i, i + 1);
         TS_TRY(ts_workspace_forward(w, i, i + 1, stream));
-        if (after > before) TS_TRY(reach(p, FORWARD_SHARE * after, stream));
-        before = after;
+        done += macs;
+        if (macs > 0) TS_TRY(reach(p, FORWARD_SHARE * done / p->macs, stream));
     }
     return TS_OK;
 }
 
-/* Share of the step's time when backward has done all nodes from `node` on. */
-static double after_backward(const ts_pace *p, int node, int nodes)
+/* Share of the step's time when backward has done so many multiply-adds of forward. */
+static double backward_share(const ts_pace *p, double macs)
 {
-    return FORWARD_SHARE +
-           (1 - FORWARD_SHARE) * ts_model_forward_macs(p->model, node, nodes) / p->macs;
+    return FORWARD_SHARE + (1 - FORWARD_SHARE) * macs / p->macs;
 }
 
 static ts_status bucket_ready(void *context, int bucket)
@@ -103,12 +102,14 @@ ts_status ts_pace_backward(ts_pace *p, ts_workspace *w, int nodes, float *gradie
     p->ready = ready;
     p->context = context;
     p->stream = stream;
+    double done = 0;
     for (int i = nodes - 1; i > 0; i--) {
-        double before = after_backward(p, i + 1, nodes), after = after_backward(p, i, nodes);
-        p->share = (before + after) / 2; /* weight gradients come first and cost half */
-        TS_TRY(ts_workspace_backward(w, i, i + 1, gradients, ready ? bucket_ready : NULL, p,
-                                     stream));
-        if (after > before) TS_TRY(reach(p, after, stream));
+        double macs = ts_model_forward_macs(p->model, i, i + 1);
+        p->share = backward_share(p, done + macs / 2); /* weight gradients come first, half of it */
+        TS_TRY(
+            ts_workspace_backward(w, i, i + 1, gradients, ready ? bucket_ready : NULL, p, stream));
+        done += macs;
+        if (macs > 0) TS_TRY(reach(p, backward_share(p, done), stream));
     }
     return TS_OK;
 }
