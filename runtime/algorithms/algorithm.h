@@ -9,6 +9,7 @@
 #include "models/model.h"
 #include "runtime/base/option.h"
 #include "runtime/comm/comm.h"
+#include "runtime/compress/compressor.h"
 #include "runtime/device/trace.h"
 
 /* What happens to momentum when an average is merged. */
@@ -29,10 +30,12 @@ typedef struct ts_worker {
     bool
         average_statistics; /* merge averaged statistics too; else only the consensus model's are */
     const float *weight;    /* this rank's weight in device memory; NULL: equal weights */
+    ts_compression compression; /* what travels through a ts_exchange */
 } ts_worker;
 
 /* Enqueue on comm: to <- the mean over ranks of `from`, weighted where the worker has a weight;
- * to == from is allowed. Every average of every algorithm goes through here. */
+ * to == from is allowed. Every average of every algorithm goes through here or, where it may be
+ * compressed, through a ts_exchange. */
 ts_status ts_worker_mean(const ts_worker *worker, float *to, const float *from, size_t n);
 
 /* Something a checkpoint must hold. */
@@ -53,6 +56,7 @@ typedef struct ts_algorithm_ops ts_algorithm_ops;
 typedef struct ts_algorithm {
     const ts_algorithm_ops *ops;
     ts_worker worker;
+    bool carries_momentum; /* the gradients it leaves have their momentum in them: ts_sgd.carried */
 } ts_algorithm;
 
 struct ts_algorithm_ops {
@@ -60,6 +64,7 @@ struct ts_algorithm_ops {
     const char *title; /* "CoCoD-SGD" */
     const char *paper; /* "arXiv:1906.12043" */
     const char *rule;  /* one line, for --help and the README */
+    bool exchanges;    /* what it averages goes through a ts_exchange, so it may be compressed */
     /* Required. */
     /* TS_EUSAGE when the configuration makes no sense for it. */
     ts_status (*open)(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p);

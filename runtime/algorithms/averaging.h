@@ -29,5 +29,7 @@ ts_status ts_averaging_merge(ts_averaging *averaging, float keep);
 /* Merge all that is in flight. */
 ts_status ts_averaging_drain(ts_averaging *averaging, float keep);
 int ts_averaging_state(ts_averaging *averaging, ts_part *parts, int max);
+/* The same for an algorithm that merges an average at once, so that none is ever in flight. */
+int ts_averaging_idle_state(ts_averaging *averaging, ts_part *parts, int max);
 
 #endif

@@ -45,12 +45,19 @@ static ts_status local_after_update(ts_algorithm *algorithm, int64_t step)
     return ts_averaging_merge(a->averaging, 0);
 }
 
+static int local_state(ts_algorithm *algorithm, ts_part *parts, int max)
+{
+    return ts_averaging_idle_state(((local *)algorithm)->averaging, parts, max);
+}
+
 const ts_algorithm_ops ts_algorithm_local = {
     .name = "local",
     .title = "Local-SGD",
     .paper = "arXiv:1805.09767",
     .rule = "every k steps: x <- mean over ranks of x",
+    .exchanges = true,
     .open = local_open,
     .close = local_close,
     .after_update = local_after_update,
+    .state = local_state,
 };

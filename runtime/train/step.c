@@ -101,7 +101,8 @@ static ts_status body(ts_step *s)
                   .control = t->control,
                   .momentum = (float)c->momentum,
                   .weight_decay = (float)c->weight_decay,
-                  .nesterov = c->nesterov};
+                  .nesterov = c->nesterov,
+                  .carried = t->algorithm->carries_momentum};
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_UPDATE, -1));
     TS_TRY(ts_vector_sgd(t->compute, &sgd));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_UPDATE));

@@ -150,6 +150,11 @@ static ts_status open_folder(ts_trainer *t)
 ts_worker ts_trainer_worker(const ts_trainer *t)
 {
     const ts_config *c = t->config;
+    ts_compression compression = c->compression;
+    compression.seed = (uint64_t)c->seed;
+    compression.epoch = t->per_epoch;
+    compression.momentum = (float)c->momentum;
+    compression.nesterov = c->nesterov;
     return (ts_worker){
         .device = t->device,
         .compute = t->compute,
@@ -161,6 +166,7 @@ ts_worker ts_trainer_worker(const ts_trainer *t)
         .trace = t->trace,
         .momentum_policy = momentum_policy(c->momentum_policy),
         .average_statistics = !strcmp(c->statistics, "average"),
+        .compression = compression,
     };
 }
 
@@ -168,7 +174,11 @@ static ts_status open_algorithm(ts_trainer *t)
 {
     const ts_config *c = t->config;
     ts_worker worker = ts_trainer_worker(t);
-    return ts_algorithm_find(c->algorithm)->open(&worker, &c->algorithm_config, &t->algorithm);
+    const ts_algorithm_ops *ops = ts_algorithm_find(c->algorithm);
+    TS_NEED(ops->exchanges || !strcmp(c->compression.name, "none"), TS_EUSAGE,
+            "--algorithm %s sends everything as it is: leave out --compress %s", c->algorithm,
+            c->compression.name);
+    return ops->open(&worker, &c->algorithm_config, &t->algorithm);
 }
 
 /* What a rank can do, and fail at, on its own. */

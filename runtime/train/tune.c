@@ -65,7 +65,7 @@ static ts_status open_tuner(tuner *u)
                         {f->statistics, NULL, f->n_statistics * sizeof(float)},
                         {f->shadow, NULL, f->n * sizeof(uint16_t)},
                         {t->control, NULL, sizeof *t->control}};
-    u->nothing = (ts_algorithm){&no_hooks, worker};
+    u->nothing = (ts_algorithm){.ops = &no_hooks, .worker = worker};
     t->algorithm = &u->nothing;
     u->step = t->step;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
