@@ -11,6 +11,7 @@
 #include "runtime/comm/comm.h"
 #include "runtime/compress/compressor.h"
 #include "runtime/device/trace.h"
+#include "runtime/device/vector.h"
 
 /* What happens to momentum when an average is merged. */
 typedef enum ts_momentum_policy {
@@ -25,6 +26,9 @@ typedef struct ts_worker {
     ts_communicator *communicator; /* on comm */
     int rank, size;
     ts_flat *flat;
+    /* The update of a local step: SGD on the flat buffers. In its own copy an algorithm may let it
+     * read other gradients or work on other parameters, from open on and for good. */
+    ts_sgd update;
     ts_trace *trace; /* or NULL */
     ts_momentum_policy momentum_policy;
     bool
@@ -37,6 +41,10 @@ typedef struct ts_worker {
  * to == from is allowed. Every average of every algorithm goes through here or, where it may be
  * compressed, through a ts_exchange. */
 ts_status ts_worker_mean(const ts_worker *worker, float *to, const float *from, size_t n);
+
+/* A device vector of n zeros, filled on compute: padding must be 0 also where a checkpoint fills
+ * the tensors. The caller releases it. */
+ts_status ts_worker_zeros(const ts_worker *worker, size_t n, float **vector_p);
 
 /* Something a checkpoint must hold. */
 typedef enum ts_part_kind {
@@ -56,7 +64,7 @@ typedef struct ts_algorithm_ops ts_algorithm_ops;
 typedef struct ts_algorithm {
     const ts_algorithm_ops *ops;
     ts_worker worker;
-    bool carries_momentum; /* the gradients it leaves have their momentum in them: ts_sgd.carried */
+    float learning_rate; /* of the local step whose hooks are called; their caller sets it */
 } ts_algorithm;
 
 struct ts_algorithm_ops {
@@ -64,7 +72,7 @@ struct ts_algorithm_ops {
     const char *title; /* "CoCoD-SGD" */
     const char *paper; /* "arXiv:1906.12043" */
     const char *rule;  /* one line, for --help and the README */
-    bool exchanges;    /* what it averages goes through a ts_exchange, so it may be compressed */
+    bool periodic;     /* averages models every --period steps, else gradients at every step */
     /* Required. */
     /* TS_EUSAGE when the configuration makes no sense for it. */
     ts_status (*open)(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p);
@@ -74,6 +82,9 @@ struct ts_algorithm_ops {
     ts_status (*bucket_ready)(ts_algorithm *algorithm, int bucket);
     ts_status (*before_update)(ts_algorithm *algorithm, int64_t step);
     ts_status (*after_update)(ts_algorithm *algorithm, int64_t step);
+    /* The parameters have become others than at open, and are equal on all ranks: what was taken from
+     * them is to be taken again. Before the first step (post_local.c). */
+    ts_status (*begin)(ts_algorithm *algorithm);
     /* Nothing is in flight after it: called once, at the end of training. */
     ts_status (*drain)(ts_algorithm *algorithm);
     /* What a checkpoint must hold beyond the flat buffers; comm is idle when it is saved. After
@@ -87,13 +98,27 @@ typedef struct ts_algorithm_config {
     int64_t delay;  /* d; the same */
     double mix;     /* xi: the share of the local model that a merge keeps */
     bool overlap;   /* ssgd: all-reduce buckets during backward */
+    int64_t synchronous_steps; /* pipe, od: at the start */
+    double local_rate;         /* od: of a rank's own step, as a factor of the learning rate */
+    double pull;               /* overlap-local: alpha */
+    double anchor_momentum;    /* overlap-local: beta */
+    double post_local;         /* share of the run that is S-SGD before models are averaged */
 } ts_algorithm_config;
 extern const ts_option ts_algorithm_options[];
 
-extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_local, ts_algorithm_cocod,
-    ts_algorithm_dasgd;
+extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_pipe, ts_algorithm_od,
+    ts_algorithm_local, ts_algorithm_cocod, ts_algorithm_dasgd, ts_algorithm_overlap_local;
 extern const ts_algorithm_ops *const ts_algorithms[]; /* NULL-terminated: add a line to add one */
 const ts_algorithm_ops *ts_algorithm_find(const char *name);
+/* Open what `name` and config->post_local ask for, in a run of `steps` local steps. TS_EUSAGE when
+ * they make no sense. */
+ts_status ts_algorithm_open(const char *name, const ts_worker *worker,
+                            const ts_algorithm_config *config, int64_t steps,
+                            ts_algorithm **algorithm_p);
+/* `method` behind `first` local steps of S-SGD, as one algorithm (post_local.c). */
+ts_status ts_post_local_open(const ts_worker *worker, const ts_algorithm_config *config,
+                             const ts_algorithm_ops *method, int64_t first,
+                             ts_algorithm **algorithm_p);
 
 /* The consensus model: the (weighted) mean over ranks of parameters and statistics, into scratch
  * vectors; training is left bit for bit as it was. Collective; only enqueues: what is queued on

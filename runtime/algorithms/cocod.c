@@ -41,6 +41,11 @@ static ts_status cocod_open(const ts_worker *worker, const void *config, ts_algo
     return TS_OK;
 }
 
+static ts_status cocod_begin(ts_algorithm *algorithm)
+{
+    return ts_averaging_begin(((cocod *)algorithm)->averaging);
+}
+
 static ts_status cocod_after_update(ts_algorithm *algorithm, int64_t step)
 {
     cocod *a = (cocod *)algorithm;
@@ -65,9 +70,10 @@ const ts_algorithm_ops ts_algorithm_cocod = {
     .paper = "arXiv:1906.12043",
     .rule = "every k steps: x <- mean over ranks of y + (x - y), then y <- x; the mean is made "
             "during the k steps between",
-    .exchanges = true,
+    .periodic = true,
     .open = cocod_open,
     .close = cocod_close,
+    .begin = cocod_begin,
     .after_update = cocod_after_update,
     .drain = cocod_drain,
     .state = cocod_state,

@@ -15,7 +15,7 @@ struct ts_exchange {
     bool feedback, bf16, scatters;
     ts_compressor **compressors; /* [n_slices][n_stages], the stages of the density's warm-up */
     float *residual, *velocity, *anchor; /* flat vectors, or NULL */
-    unsigned char *wires;                /* encodings of all ranks */
+    float *wires;                        /* encodings of all ranks */
     int64_t calls;                       /* of ts_exchange_mean */
 };
 
@@ -70,27 +70,16 @@ static ts_status open_compressors(ts_exchange *x, bool apart, size_t *bytes_p)
     return status;
 }
 
-static ts_status alloc_zeros(ts_exchange *x, size_t bytes, void *memory_p)
-{
-    void *memory;
-    TS_TRY(ts_device_alloc(x->worker.device, TS_MEMORY_DEVICE, bytes, &memory));
-    *(void **)memory_p = memory;
-    return ts_stream_fill(x->worker.compute, memory, 0, bytes);
-}
-
 static ts_status alloc_vectors(ts_exchange *x, bool changes, size_t wire_bytes)
 {
-    const ts_flat *f = x->worker.flat;
-    size_t bytes = f->n * sizeof(float);
-    bool works = x->feedback || x->scatters;
-    if (works) TS_TRY(alloc_zeros(x, bytes, &x->residual));
-    if (x->ops->corrects_momentum) TS_TRY(alloc_zeros(x, bytes, &x->velocity));
-    TS_TRY(alloc_zeros(x, (wire_bytes + WEIGHT_BYTES) * (size_t)x->worker.size, &x->wires));
-    if (changes) {
-        TS_TRY(alloc_zeros(x, bytes, &x->anchor));
-        TS_TRY(ts_stream_copy(x->worker.compute, x->anchor, f->parameters, bytes));
-    }
-    return ts_stream_sync(x->worker.compute); /* comm does not wait for compute's fills */
+    const ts_worker *w = &x->worker;
+    size_t n = w->flat->n, all = (wire_bytes + WEIGHT_BYTES) * (size_t)w->size;
+    if (x->feedback || x->scatters) TS_TRY(ts_worker_zeros(w, n, &x->residual));
+    if (x->ops->corrects_momentum) TS_TRY(ts_worker_zeros(w, n, &x->velocity));
+    if (changes) TS_TRY(ts_worker_zeros(w, n, &x->anchor));
+    TS_TRY(ts_worker_zeros(w, all / sizeof(float), &x->wires));
+    TS_TRY(ts_exchange_begin(x));
+    return ts_stream_sync(w->compute); /* comm does not wait for compute's fills */
 }
 
 static ts_status open_all(ts_exchange *x, bool changes)
@@ -154,6 +143,13 @@ void ts_exchange_close(ts_exchange *x)
     free(x);
 }
 
+ts_status ts_exchange_begin(ts_exchange *x)
+{
+    const ts_flat *f = x->worker.flat;
+    if (!x->anchor) return TS_OK;
+    return ts_stream_copy(x->worker.compute, x->anchor, f->parameters, f->n * sizeof(float));
+}
+
 /* ---- exchange ---- */
 
 /* All encodings are sent to all, or their sum is made on the way and counts as one. */
@@ -183,7 +179,7 @@ static void place(const ts_exchange *x, ts_coding *c, size_t bytes)
     c->weight = x->ops->reduces == TS_REDUCES_F32 ? 1 : 1 / (float)w->size;
     c->weighted = gathered && w->weight;
     c->stride = bytes + (c->weighted ? WEIGHT_BYTES : 0);
-    c->wire = x->wires + (gathered ? (size_t)w->rank * c->stride : 0);
+    c->wire = (unsigned char *)x->wires + (gathered ? (size_t)w->rank * c->stride : 0);
 }
 
 static int stage_of(const ts_exchange *x)
@@ -214,14 +210,14 @@ ts_status ts_exchange_mean(ts_exchange *x, int slice, float *to, const float *fr
                    .residual = at(x->residual, s.at),
                    .feedback = x->feedback,
                    .velocity = at(x->velocity, s.at),
-                   .momentum = w->compression.momentum,
-                   .nesterov = w->compression.nesterov,
+                   .momentum = w->update.momentum,
+                   .nesterov = w->update.nesterov,
                    .rank = w->rank,
                    .to = to + s.at};
     place(x, &c, bytes);
     TS_TRY(ts_compressor_encode(compressor, &c, w->comm));
     TS_TRY(travel(x, &c, bytes));
-    c.wire = x->wires;
+    c.wire = (unsigned char *)x->wires;
     return ts_compressor_decode(compressor, &c, w->comm);
 }
 
@@ -244,10 +240,10 @@ int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
     size_t bytes = x->worker.flat->n * sizeof(float);
     n = add(parts, n, max, (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
     if (x->feedback)
-        n = add(parts, n, max, (ts_part){"residual", TS_PART_PARAMETERS, x->residual, bytes});
+        n = add(parts, n, max, (ts_part){"exchange.residual", TS_PART_PARAMETERS, x->residual, bytes});
     if (x->velocity)
-        n = add(parts, n, max, (ts_part){"velocity", TS_PART_PARAMETERS, x->velocity, bytes});
+        n = add(parts, n, max, (ts_part){"exchange.velocity", TS_PART_PARAMETERS, x->velocity, bytes});
     if (x->anchor)
-        n = add(parts, n, max, (ts_part){"anchor", TS_PART_PARAMETERS, x->anchor, bytes});
+        n = add(parts, n, max, (ts_part){"exchange.anchor", TS_PART_PARAMETERS, x->anchor, bytes});
     return n;
 }

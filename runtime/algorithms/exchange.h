@@ -25,6 +25,9 @@ ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int 
                            bool changes, ts_exchange **exchange_p);
 void ts_exchange_close(ts_exchange *exchange);
 
+/* Enqueue on compute: z <- the parameters, again equal on all ranks. Before the first exchange. */
+ts_status ts_exchange_begin(ts_exchange *exchange);
+
 /* Enqueue on comm: to[slice] <- mean over ranks of from[slice], weighted where the worker has a
  * weight. Both are flat vectors, and may be the same one. All ranks get the same bits. */
 ts_status ts_exchange_mean(ts_exchange *exchange, int slice, float *to, const float *from);

@@ -37,6 +37,11 @@ static ts_status local_open(const ts_worker *worker, const void *config, ts_algo
     return TS_OK;
 }
 
+static ts_status local_begin(ts_algorithm *algorithm)
+{
+    return ts_averaging_begin(((local *)algorithm)->averaging);
+}
+
 static ts_status local_after_update(ts_algorithm *algorithm, int64_t step)
 {
     local *a = (local *)algorithm;
@@ -55,9 +60,10 @@ const ts_algorithm_ops ts_algorithm_local = {
     .title = "Local-SGD",
     .paper = "arXiv:1805.09767",
     .rule = "every k steps: x <- mean over ranks of x",
-    .exchanges = true,
+    .periodic = true,
     .open = local_open,
     .close = local_close,
+    .begin = local_begin,
     .after_update = local_after_update,
     .state = local_state,
 };

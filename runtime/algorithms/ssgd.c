@@ -38,7 +38,7 @@ static ts_status ssgd_open(const ts_worker *worker, const void *config, ts_algor
     TS_TRY_TO(status, fail,
               ts_exchange_open(worker, c->overlap ? worker->flat->buckets : &a->all,
                                c->overlap ? worker->flat->n_buckets : 1, false, &a->exchange));
-    a->base.carries_momentum = ts_exchange_carries_momentum(a->exchange);
+    a->base.worker.update.carried = ts_exchange_carries_momentum(a->exchange);
     *algorithm_p = &a->base;
     return TS_OK;
 fail:
@@ -92,7 +92,7 @@ static int ssgd_state(ts_algorithm *algorithm, ts_part *parts, int max)
 #define SSGD_ABOUT                                                                                 \
     .name = "ssgd", .title = "S-SGD", .paper = "arXiv:1604.00981",                                 \
     .rule = "every step: x <- x - lr opt(mean over ranks of g)", .open = ssgd_open,                \
-    .close = ssgd_close, .state = ssgd_state, .exchanges = true
+    .close = ssgd_close, .state = ssgd_state
 
 const ts_algorithm_ops ts_algorithm_ssgd = {
     SSGD_ABOUT,

@@ -27,9 +27,7 @@ typedef struct ts_compression {
     int64_t density_warmup; /* epochs */
     /* Not options. */
     uint64_t seed;
-    int64_t epoch;  /* local steps in one, for the warm-up of the density; 0: no warm-up */
-    float momentum; /* of the optimizer, for dgc */
-    bool nesterov;
+    int64_t epoch; /* local steps in one, for the warm-up of the density; 0: no warm-up */
 } ts_compression;
 extern const ts_option ts_compression_options[];
 
