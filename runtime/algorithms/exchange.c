@@ -31,10 +31,11 @@ static int cut(const ts_exchange *x, ts_slice s, bool apart, ts_stretch *pieces,
     if (!apart) pieces[n++] = (ts_stretch){0, s.n};
     for (int i = 0; apart && i < f->n_weights; i++) {
         ts_slice w = f->weights[i];
-        if (w.at < s.at || w.at >= end) continue;
-        if (w.at > at) raw[n_raw++] = (ts_stretch){at - s.at, w.at - at};
-        pieces[n++] = (ts_stretch){w.at - s.at, w.n};
-        at = w.at + w.n;
+        size_t from = w.at > at ? w.at : at, to = w.at + w.n < end ? w.at + w.n : end;
+        if (from >= to) continue;
+        if (from > at) raw[n_raw++] = (ts_stretch){at - s.at, from - at};
+        pieces[n++] = (ts_stretch){from - s.at, to - from};
+        at = to;
     }
     if (apart && at < end) raw[n_raw++] = (ts_stretch){at - s.at, end - at};
     *n_raw_p = n_raw;
