@@ -444,10 +444,10 @@ static void test_time_out(void **state)
 static int run_contract(const ts_communicator_ops *ops)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_reduce),     cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_program_order),  cmocka_unit_test(test_beside_compute),
-        cmocka_unit_test(test_broadcast),      cmocka_unit_test(test_all_gather),
-        cmocka_unit_test(test_reduce_scatter), cmocka_unit_test(test_send_receive),
+        cmocka_unit_test(test_all_reduce),      cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_program_order),   cmocka_unit_test(test_beside_compute),
+        cmocka_unit_test(test_broadcast),       cmocka_unit_test(test_all_gather),
+        cmocka_unit_test(test_reduce_scatter),  cmocka_unit_test(test_send_receive),
         cmocka_unit_test(test_all_reduce_bf16), cmocka_unit_test(test_sent_bytes),
         cmocka_unit_test(test_healthy),
     };

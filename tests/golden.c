@@ -256,11 +256,12 @@ static void compare(const rig *r, const everything *e)
     for (int i = 0; i < N; i++) {
         const char *what = stray(f, e, i);
         if (what && ++strays > tested->strays)
-            fail_msg("%s (setting %d) k %d d %d, step %d, rank %d, %s %d: x %.9g m %.9g, the equations "
-                     "say x %.9g m %.9g",
-                     r->s->algorithm, (int)(r->s - tested->settings), (int)r->s->config.period,
-                     (int)r->s->config.delay, (int)r->step, rank, what, i, (double)f->parameters[i],
-                     (double)f->momentum[i], e->x[rank][i], e->m[rank][i]);
+            fail_msg(
+                "%s (setting %d) k %d d %d, step %d, rank %d, %s %d: x %.9g m %.9g, the equations "
+                "say x %.9g m %.9g",
+                r->s->algorithm, (int)(r->s - tested->settings), (int)r->s->config.period,
+                (int)r->s->config.delay, (int)r->step, rank, what, i, (double)f->parameters[i],
+                (double)f->momentum[i], e->x[rank][i], e->m[rank][i]);
         assert_int_equal(f->shadow[i], ts_bf16_from_float(f->parameters[i]));
     }
 }
@@ -352,7 +353,8 @@ void golden_consensus(void **state)
         mean_of(s, trajectory[STEPS + 1].s, world->size, truth_s);
         int strays = 0;
         for (int e = 0; e < N; e++) {
-            strays += fabs(mean[0][e] - truth[0][e]) >= 1e-5 || fabs(mean[1][e] - truth[1][e]) >= 1e-5 ||
+            strays += fabs(mean[0][e] - truth[0][e]) >= 1e-5 ||
+                      fabs(mean[1][e] - truth[1][e]) >= 1e-5 ||
                       (e < N_STATISTICS && fabs(statistics[e] - truth_s[e]) >= 1e-5);
             assert_true(strays <= tested->strays);
             if (tested->keeps_mean && tested->keeps_mean(s))

@@ -1,5 +1,5 @@
-/* test_compress.c - encoders and decoders: what each promises about its encoding, its residual and its
- * sum, on the host and on device cuda, whose bits must be the host's. */
+/* test_compress.c - encoders and decoders: what each promises about its encoding, its residual and
+ * its sum, on the host and on device cuda, whose bits must be the host's. */
 #include <math.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -188,7 +188,8 @@ static void sizes_are_exact(void **state)
             if (!strcmp(s->name, "qsgd"))
                 bytes += round_up(4 * blocks) + n * (s->levels < 2 ? 2 : s->levels < 8 ? 4 : 8) / 8;
         }
-        if (is_sparse(&u)) bytes = round_up(k * (is_randomk(&u) ? 4 : 8) * (u.layout->n_pieces > 0));
+        if (is_sparse(&u))
+            bytes = round_up(k * (is_randomk(&u) ? 4 : 8) * (u.layout->n_pieces > 0));
         for (int i = 0; i < u.layout->n_raw; i++) bytes += 4 * u.layout->raw[i].n;
         assert_int_equal(u.bytes, bytes);
     }
@@ -394,10 +395,11 @@ static void topk_takes_the_largest(void **state)
                     qsort(order, k, sizeof *order, lower_first);
                     for (size_t j = 0; j < k; j++, e++)
                         if (index[e] != order[j] || !same(value[e], before[order[j]]))
-                            fail_msg("data %d, density %g, layout %d: entry %zu is element %u (%g), "
-                                     "not %u (%g)",
-                                     kind, s.density, l, e, index[e], (double)value[e], order[j],
-                                     (double)before[order[j]]);
+                            fail_msg(
+                                "data %d, density %g, layout %d: entry %zu is element %u (%g), "
+                                "not %u (%g)",
+                                kind, s.density, l, e, index[e], (double)value[e], order[j],
+                                (double)before[order[j]]);
                 }
                 assert_int_equal(e, entries);
                 ts_compressor_close(u.compressor);
@@ -447,8 +449,8 @@ static void exact_inputs_come_back(void **state)
             }
 }
 
-/* A NaN or an infinity arrives as something that is not finite; zeros stay zeros, and so does a block too
- * small for its reciprocal. */
+/* A NaN or an infinity arrives as something that is not finite; zeros stay zeros, and so does a
+ * block too small for its reciprocal. */
 static void nothing_not_finite_is_lost(void **state)
 {
     FOR_ALL(u)
@@ -678,7 +680,8 @@ static void senseless_settings_are_refused(void **state)
     OK(ts_compressor_find(&topk, &ops));
     assert_int_equal(ts_compressor_open(stream, ops, &topk, 100, odd, 1, NULL, 0, &c), TS_EUSAGE);
     assert_int_equal(ts_compressor_open(stream, ops, &topk, 128, gap, 1, NULL, 0, &c), TS_EUSAGE);
-    assert_int_equal(ts_compressor_open(stream, ops, &topk, 128, beyond, 1, NULL, 0, &c), TS_EUSAGE);
+    assert_int_equal(ts_compressor_open(stream, ops, &topk, 128, beyond, 1, NULL, 0, &c),
+                     TS_EUSAGE);
     assert_null(c);
     under_test u = open_it(&topk, &layouts[0]);
     ts_coding coding = alone(&u, true);

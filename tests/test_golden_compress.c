@@ -1,5 +1,5 @@
-/* test_golden_compress.c - the trajectories of algorithms whose exchanges are compressed, against the
- * rule simulated serially in double precision, with encoders of its own.
+/* test_golden_compress.c - the trajectories of algorithms whose exchanges are compressed, against
+ * the rule simulated serially in double precision, with encoders of its own.
  *
  * The simulation draws the same random words (they are a rule too: key, call, rank, element) and
  * decides in double; where fp32 falls on the other side of a decision an element strays, which few
@@ -16,11 +16,31 @@ typedef struct compressed {
     bool nesterov;
 } compressed;
 
-#define SSGD "ssgd", {.overlap = true}
-#define BLOCKING "ssgd", {.overlap = false}
-#define LOCAL(k) "local", {.period = k}
-#define COCOD(k) "cocod", {.period = k}
-#define DASGD(k, d) "dasgd", {.period = k, .delay = d, .mix = 0.25}
+#define SSGD                                                                                       \
+    "ssgd",                                                                                        \
+    {                                                                                              \
+        .overlap = true                                                                            \
+    }
+#define BLOCKING                                                                                   \
+    "ssgd",                                                                                        \
+    {                                                                                              \
+        .overlap = false                                                                           \
+    }
+#define LOCAL(k)                                                                                   \
+    "local",                                                                                       \
+    {                                                                                              \
+        .period = k                                                                                \
+    }
+#define COCOD(k)                                                                                   \
+    "cocod",                                                                                       \
+    {                                                                                              \
+        .period = k                                                                                \
+    }
+#define DASGD(k, d)                                                                                \
+    "dasgd",                                                                                       \
+    {                                                                                              \
+        .period = k, .delay = d, .mix = 0.25                                                       \
+    }
 #define QSGD(s) .name = "qsgd", .levels = s, .block = 64
 #define GLOBAL .scope = "global"
 #define FED .feedback = "yes"
@@ -185,8 +205,8 @@ static bool feeds(const channel *l)
 }
 
 /* One piece of rank r: what arrives of p. */
-static void encode_piece(const channel *l, int r, const double *p, double *d, int at, int place, int n,
-                         double density)
+static void encode_piece(const channel *l, int r, const double *p, double *d, int at, int place,
+                         int n, double density)
 {
     const ts_compression *c = &l->c->c;
     int k = density * n < 1 ? 1 : (int)(density * n);
@@ -294,7 +314,8 @@ static void update(const channel *l, everything *now, models g)
             double carried = is(l, "dgc") ? g[r][i] : 0;
             double own = g[r][i] - carried + s->weight_decay * now->x[r][i];
             now->m[r][i] = mu * now->m[r][i] + own;
-            now->x[r][i] -= RATE * (carried + (l->c->nesterov ? own + mu * now->m[r][i] : now->m[r][i]));
+            now->x[r][i] -=
+                RATE * (carried + (l->c->nesterov ? own + mu * now->m[r][i] : now->m[r][i]));
         }
 }
 
@@ -345,7 +366,8 @@ static void simulate_gradient_method(const problem *p, const setting *s, int siz
     static everything now;
     static channel l;
     static models own, g, late;
-    bool od = !strcmp(s->algorithm, "od"), pipe = od || !strcmp(s->algorithm, "pipe"), late_p = false;
+    bool od = !strcmp(s->algorithm, "od"), pipe = od || !strcmp(s->algorithm, "pipe"),
+         late_p = false;
     static everything global; /* what the update works on: od's W */
     start_everything(p, &now);
     begin_link(&l, s, size, s->config.overlap ? 2 : 1, false, now.x[0]);
@@ -370,8 +392,7 @@ static void simulate_gradient_method(const problem *p, const setting *s, int siz
             memcpy(late, own, sizeof late);
             exchange_gradients(&l, s, late);
             for (int r = 0; od && r < size; r++)
-                for (int i = 0; i < N; i++)
-                    now.x[r][i] -= s->config.local_rate * RATE * own[r][i];
+                for (int i = 0; i < N; i++) now.x[r][i] -= s->config.local_rate * RATE * own[r][i];
         }
         trajectory[t] = now;
     }
@@ -404,7 +425,10 @@ static void simulate_model_method(const problem *p, const setting *s, int size,
         if (t == first) memcpy(l.anchor, now.x[0], sizeof l.anchor);
         int u = t - first; /* the method's own steps */
         bool due = u > 0 && u % k == 0;
-        int from = !strcmp(name, "local") && due ? t : !strcmp(name, "dasgd") ? t - d : due ? t - k : -1;
+        int from = !strcmp(name, "local") && due ? t
+                   : !strcmp(name, "dasgd")      ? t - d
+                   : due                         ? t - k
+                                                 : -1;
         if (from == t) start(&l, &now, &flights[t]);
         if (from >= 0 && flights[from].started) merge(s, size, &now, &flights[from]);
         if (due && strcmp(name, "local") != 0) {
@@ -450,7 +474,6 @@ static void all_ranks_get_the_same_bits(void **state)
         OK(ts_world_same(world, "the model", x, sizeof x));
     }
 }
-
 
 int main(void)
 {

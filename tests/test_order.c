@@ -1,8 +1,9 @@
 /* test_order.c - every pair of conflicting accesses is ordered, and every wait is needed.
  *
  * Two ranks' streams on one recording device run three rounds of each algorithm, as it is and with
- * its exchanges compressed, with a consensus in the middle. The recorded program has no unordered conflict, any legal order of it gives the
- * same bits, and with any one wait left out a conflict is reported. */
+ * its exchanges compressed, with a consensus in the middle. The recorded program has no unordered
+ * conflict, any legal order of it gives the same bits, and with any one wait left out a conflict is
+ * reported. */
 #include "runtime/algorithms/algorithm.h"
 #include "tests/check.h"
 #include "tests/recording_device.h"
@@ -192,24 +193,21 @@ static void open_rank(rank *r, int number, ts_device *device, const setting *s)
     r->score = alloc(device, N, 0);
     r->control = (ts_control *)(void *)alloc(device, sizeof *r->control, 0);
     r->control->learning_rate = 0.1f;
-    r->worker = (ts_worker){.device = device,
-                            .rank = number,
-                            .size = RANKS,
-                            .flat = &r->flat,
-                            .communicator = &r->communicator.base,
-                            .update = {.n = N,
-                                       .x = r->flat.parameters,
-                                       .m = r->flat.momentum,
-                                       .g = r->flat.gradients,
-                                       .control = r->control,
-                                       .momentum = 0.9f},
-                            .momentum_policy = s->policy,
-                            .average_statistics = s->statistics,
-                            .compression = {.name = compressor,
-                                            .levels = 7,
-                                            .block = 64,
-                                            .density = 0.1,
-                                            .seed = 3}};
+    r->worker = (ts_worker){
+        .device = device,
+        .rank = number,
+        .size = RANKS,
+        .flat = &r->flat,
+        .communicator = &r->communicator.base,
+        .update = {.n = N,
+                   .x = r->flat.parameters,
+                   .m = r->flat.momentum,
+                   .g = r->flat.gradients,
+                   .control = r->control,
+                   .momentum = 0.9f},
+        .momentum_policy = s->policy,
+        .average_statistics = s->statistics,
+        .compression = {.name = compressor, .levels = 7, .block = 64, .density = 0.1, .seed = 3}};
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, r->compute, &r->worker.compute));
     OK(ts_stream_open(device, TS_STREAM_COMM, r->comm, &r->worker.comm));
     r->communicator.base = (ts_communicator){.ops = &meeting_ops, .stream = r->worker.comm};

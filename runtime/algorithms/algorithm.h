@@ -82,8 +82,8 @@ struct ts_algorithm_ops {
     ts_status (*bucket_ready)(ts_algorithm *algorithm, int bucket);
     ts_status (*before_update)(ts_algorithm *algorithm, int64_t step);
     ts_status (*after_update)(ts_algorithm *algorithm, int64_t step);
-    /* The parameters have become others than at open, and are equal on all ranks: what was taken from
-     * them is to be taken again. Before the first step (post_local.c). */
+    /* The parameters have become others than at open, and are equal on all ranks: what was taken
+     * from them is to be taken again. Before the first step (post_local.c). */
     ts_status (*begin)(ts_algorithm *algorithm);
     /* Nothing is in flight after it: called once, at the end of training. */
     ts_status (*drain)(ts_algorithm *algorithm);

@@ -86,8 +86,7 @@ ts_status ts_averaging_open(const ts_worker *worker, int in_flight, bool correct
     a->n_slots = in_flight;
     a->all = (ts_slice){0, worker->flat->n};
     TS_TRY_TO(status, fail, ts_event_open(worker->device, &a->snapped));
-    TS_TRY_TO(status, fail,
-              ts_exchange_open(worker, &a->all, 1, true, &a->exchange));
+    TS_TRY_TO(status, fail, ts_exchange_open(worker, &a->all, 1, true, &a->exchange));
     for (int i = 0; i < in_flight; i++) TS_TRY_TO(status, fail, open_slot(a, &a->slots[i]));
     *averaging_p = a;
     return TS_OK;

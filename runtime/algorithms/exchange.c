@@ -96,15 +96,16 @@ static ts_status open_all(ts_exchange *x, bool changes)
             "%s corrects the momentum of gradients, but what is averaged here are models: take "
             "--algorithm ssgd, or --compress topk",
             x->ops->name);
-    TS_NEED(!global || x->ops->layerless || x->n_slices == 1, TS_EUSAGE,
-            "--scope global encodes all as one vector, but here it travels in %d parts, each as soon "
-            "as it is made: add --overlap no",
-            x->n_slices);
+    TS_NEED(
+        !global || x->ops->layerless || x->n_slices == 1, TS_EUSAGE,
+        "--scope global encodes all as one vector, but here it travels in %d parts, each as soon "
+        "as it is made: add --overlap no",
+        x->n_slices);
     TS_NEED(w->size < TS_COMPRESS_RANKS_MAX, TS_EUSAGE, "compression on %d ranks; at most %d",
             w->size, TS_COMPRESS_RANKS_MAX - 1);
     x->feedback = x->ops->corrects_momentum || ts_compression_feedback(c, x->ops);
-    x->bf16 = x->ops->reduces == TS_REDUCES_BF16 && !w->weight &&
-              w->communicator->ops->all_reduce_bf16;
+    x->bf16 =
+        x->ops->reduces == TS_REDUCES_BF16 && !w->weight && w->communicator->ops->all_reduce_bf16;
     x->scatters = format.scatters;
     x->n_stages = x->ops->corrects_momentum && c->epoch ? 1 + (int)c->density_warmup : 1;
     x->compressors = calloc((size_t)(x->n_slices * x->n_stages), sizeof(ts_compressor *));
@@ -166,8 +167,7 @@ static ts_status travel(ts_exchange *x, ts_coding *c, size_t bytes)
         float *values = (float *)(void *)c->wire;
         return ts_worker_mean(w, values, values, bytes / sizeof *values);
     }
-    if (w->weight)
-        TS_TRY(ts_stream_copy(w->comm, c->wire + bytes, w->weight, sizeof *w->weight));
+    if (w->weight) TS_TRY(ts_stream_copy(w->comm, c->wire + bytes, w->weight, sizeof *w->weight));
     return k->ops->all_gather(k, x->wires, c->wire, c->stride);
 }
 
@@ -241,9 +241,11 @@ int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
     size_t bytes = x->worker.flat->n * sizeof(float);
     n = add(parts, n, max, (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
     if (x->feedback)
-        n = add(parts, n, max, (ts_part){"exchange.residual", TS_PART_PARAMETERS, x->residual, bytes});
+        n = add(parts, n, max,
+                (ts_part){"exchange.residual", TS_PART_PARAMETERS, x->residual, bytes});
     if (x->velocity)
-        n = add(parts, n, max, (ts_part){"exchange.velocity", TS_PART_PARAMETERS, x->velocity, bytes});
+        n = add(parts, n, max,
+                (ts_part){"exchange.velocity", TS_PART_PARAMETERS, x->velocity, bytes});
     if (x->anchor)
         n = add(parts, n, max, (ts_part){"exchange.anchor", TS_PART_PARAMETERS, x->anchor, bytes});
     return n;

@@ -1,7 +1,8 @@
 /* ssgd.c - synchronous SGD: every local step uses the mean gradient of all ranks,
  *     g <- mean over ranks of g_i ; x <- x - lr opt(g)
  * With overlap each bucket is averaged while backward goes on with the layers before it; without,
- * the whole gradient is averaged after backward: the baseline of the papers. Either may be compressed. */
+ * the whole gradient is averaged after backward: the baseline of the papers. Either may be
+ * compressed. */
 #include <stdlib.h>
 
 #include "runtime/algorithms/exchange.h"
@@ -46,7 +47,7 @@ fail:
     return status;
 }
 
-/* Comm takes a slice of the gradients once compute has made them, and leaves their mean in place. */
+/* Comm takes a slice of the gradients once compute has made it, and leaves its mean in place. */
 static ts_status average(ssgd *a, int slice, int64_t detail)
 {
     const ts_worker *w = &a->base.worker;

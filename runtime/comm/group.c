@@ -56,8 +56,8 @@ size_t ts_group_segment(size_t n, int size)
     return (segment + align - 1) / align * align;
 }
 
-/* Bytes that a rank sends when `n` elements are reduced around a ring: in each half all segments but
- * one, rank + 1 and then rank + 2. */
+/* Bytes that a rank sends when `n` elements are reduced around a ring: in each half all segments
+ * but one, rank + 1 and then rank + 2. */
 static size_t sent_around(const ts_world *world, size_t n, size_t element)
 {
     size_t segment = ts_group_segment(n, world->size), sent = 2 * n;
@@ -179,8 +179,8 @@ ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const voi
                           .to_bytes = bytes * (size_t)communicator->world->size,
                           .from_bytes = bytes,
                           .n = bytes};
-    TS_TRY(launch(&group_of(communicator)->kernels->all_gather, &call,
-                  others(communicator) * bytes));
+    TS_TRY(
+        launch(&group_of(communicator)->kernels->all_gather, &call, others(communicator) * bytes));
     return TS_OK;
 }
 

@@ -26,7 +26,7 @@ typedef struct ts_collective {
     size_t n;                    /* elements of a reduction, else bytes of a rank's part */
     const float *weight;
     ts_reduction reduction;
-    ts_type type; /* of a reduction's elements: fp32 or bf16 */
+    ts_type type;  /* of a reduction's elements: fp32 or bf16 */
     int peer, tag; /* peer: or the root */
 } ts_collective;
 /* For ts_kernel.accesses: what a ts_collective reads and writes. */

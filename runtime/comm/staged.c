@@ -170,8 +170,7 @@ static ts_status staged_open(ts_world *world, ts_stream *stream,
 {
     staged *s = calloc(1, sizeof *s);
     TS_NEED(s, TS_ENOMEM, "no memory for a communicator");
-    s->base =
-        (ts_communicator){.ops = &ts_communicator_staged, .world = world, .stream = stream};
+    s->base = (ts_communicator){.ops = &ts_communicator_staged, .world = world, .stream = stream};
     ts_status status =
         ts_device_alloc(stream->device, TS_MEMORY_PINNED, sizeof *s->weight, (void **)&s->weight);
     if (!status) status = ts_communicator_ring.open(world, stream, options, &s->ring);

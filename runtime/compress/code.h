@@ -1,8 +1,8 @@
-/* code.h - what compressors' kernels share: their argument, per-element functions that host and CUDA
- * both call, and the CUDA launchers. For this room only.
+/* code.h - what compressors' kernels share: their argument, per-element functions that host and
+ * CUDA both call, and the CUDA launchers. For this room only.
  *
- * Every product that is added is an explicit fmaf and sums have a fixed order, so host and CUDA give
- * the same bits. */
+ * Every product that is added is an explicit fmaf and sums have a fixed order, so host and CUDA
+ * give the same bits. */
 #ifndef TS_COMPRESS_CODE_H
 #define TS_COMPRESS_CODE_H
 
@@ -165,8 +165,8 @@ TS_HD uint32_t ts_digits_before(uint32_t magnitude, int digit)
 
 /* ---- CUDA's scratch memory: a table of pieces, a table of chunks ---- */
 
-/* Magnitudes by digit, the digits of the k-th largest found so far, how many with these are still to
- * be taken, and how many blocks have come so far. */
+/* Magnitudes by digit, the digits of the k-th largest found so far, how many with these are still
+ * to be taken, and how many blocks have come so far. */
 typedef struct ts_selection {
     uint32_t bins[TS_BINS];
     uint32_t before, left, done, padding;

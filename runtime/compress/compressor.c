@@ -16,10 +16,13 @@
 enum { ALIGN = 16, UNIT = 64 };
 #define MOST_ELEMENTS ((size_t)1 << 28) /* so that bytes of an encoding fit 32 bits */
 
-const ts_compressor_ops *const ts_compressors[] = {
-    &ts_compressor_bf16, &ts_compressor_qsgd,    &ts_compressor_terngrad,
-    &ts_compressor_topk, &ts_compressor_randomk, &ts_compressor_dgc,
-    NULL};
+const ts_compressor_ops *const ts_compressors[] = {&ts_compressor_bf16,
+                                                   &ts_compressor_qsgd,
+                                                   &ts_compressor_terngrad,
+                                                   &ts_compressor_topk,
+                                                   &ts_compressor_randomk,
+                                                   &ts_compressor_dgc,
+                                                   NULL};
 
 #define AT(field) offsetof(ts_compression, field)
 
@@ -202,7 +205,8 @@ static size_t scratch_bytes(const ts_compressor *c)
 {
     if (c->format.norm == TS_NORM_PIECE)
         return c->n_pieces * sizeof(uint32_t) + c->n_chunks * sizeof(ts_found);
-    if (c->format.entry) return c->n_pieces * sizeof(ts_selection) + c->n_chunks * sizeof(ts_counts);
+    if (c->format.entry)
+        return c->n_pieces * sizeof(ts_selection) + c->n_chunks * sizeof(ts_counts);
     return 0;
 }
 

@@ -1,9 +1,9 @@
 /* compressor.h - what travels in place of a vector: an encoding of it in fewer bits.
  *
- * A rank encodes p = from - anchor + residual: a gradient or, with an anchor, a model's change since
- * the last average, and what earlier encodings have left out. The same kernels keep
- * residual <- p - decode(encoding): error feedback (Seide et al. 2014; Karimireddy et al.,
- * arXiv:1901.09847). Decoding adds up all ranks' encodings in the order of the ranks, so every rank
+ * A rank encodes p = from - anchor + residual: a gradient or, with an anchor, a model's change
+ * since the last average, and what earlier encodings have left out. The same kernels keep
+ *     residual <- p - decode(encoding)
+ * which is error feedback (Karimireddy et al., arXiv:1901.09847). Decoding adds up all ranks' encodings in the order of the ranks, so every rank
  * gets the same bits. Random decisions are functions of (seed, call, rank, element), the same on
  * host and CUDA. A NaN or an infinity is never lost on the way: its element, or its whole block,
  * arrives as one.
@@ -33,10 +33,10 @@ extern const ts_option ts_compression_options[];
 
 /* How a compressor cuts up a piece and what it sends of it. */
 typedef struct ts_format {
-    uint32_t chunk; /* elements that one block of threads takes; a multiple of 64 */
+    uint32_t chunk;   /* elements that one block of threads takes; a multiple of 64 */
     int bits, levels; /* of an element's code; bits 0: only some elements travel */
-    enum { TS_NORM_NONE, TS_NORM_PIECE, TS_NORM_CHUNK } norm; /* an fp32 for each ... */
-    int entry;    /* bytes for an element that travels: value, or index and value */
+    enum { TS_NORM_NONE, TS_NORM_PIECE, TS_NORM_CHUNK } norm; /* an fp32 for each */
+    int entry;     /* bytes for an element that travels: value, or index and value */
     bool scatters; /* decoding touches only what has travelled */
 } ts_format;
 
@@ -48,8 +48,8 @@ typedef struct ts_compressor_ops {
     const char *title;   /* "QSGD" */
     const char *paper;   /* "arXiv:1610.02132" */
     const char *travels; /* one line */
-    bool unbiased;       /* the mean of decode(encode(p)) is p; where not, feedback is the default */
-    bool layerless;      /* the same whether layers are encoded apart or together */
+    bool unbiased;  /* the mean of decode(encode(p)) is p; where not, feedback is the default */
+    bool layerless; /* the same whether layers are encoded apart or together */
     bool corrects_momentum; /* dgc: it is for gradients, and takes over the optimizer's momentum */
     ts_reduces reduces;
     /* TS_EUSAGE when the settings make no sense for it. */
@@ -89,8 +89,9 @@ typedef struct ts_coding {
     unsigned char *wire; /* 16-byte aligned: an encoding, or the first of all ranks' */
     /* encode */
     const float *from;
-    float *residual; /* written always where format.scatters, else only with feedback; may be NULL */
-    bool feedback;   /* residual is added to what is encoded */
+    float
+        *residual; /* written always where format.scatters, else only with feedback; may be NULL */
+    bool feedback; /* residual is added to what is encoded */
     float *velocity; /* dgc's u; else NULL */
     float momentum;
     bool nesterov;

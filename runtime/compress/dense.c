@@ -49,8 +49,8 @@ int ts_decode_accesses(const void *args, ts_access *list)
     const ts_code *c = args;
     size_t bytes = c->n * sizeof(float), weight = c->of.weighted ? sizeof(float) : 0;
     int n = 0;
-    list[n++] = (ts_access){
-        c->of.wire, (size_t)(c->of.ranks - 1) * c->of.stride + c->bytes + weight, false};
+    list[n++] = (ts_access){c->of.wire,
+                            (size_t)(c->of.ranks - 1) * c->of.stride + c->bytes + weight, false};
     list[n++] = (ts_access){c->of.to, bytes, true};
     if (c->of.anchor) list[n++] = (ts_access){c->of.anchor, bytes, true};
     return n;

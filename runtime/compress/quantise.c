@@ -1,13 +1,15 @@
 /* quantise.c - QSGD and TernGrad: an element becomes a sign and a whole number of steps, rounded up
  * or down at random so that its mean is right.
  *
- * QSGD (Alistarh, Grubic, Li, Tomioka, Vojnovic, NeurIPS 2017): s levels of a block's norm. The norm
- * here is the largest magnitude, as in the paper's experiments, not the L2 norm of its analysis: a
- * step is several times smaller for the same bits, and a maximum has no order of summation. The
- * codes have a fixed width, no Elias coding. TernGrad (Wen et al., NeurIPS 2017): one level, one
- * norm a layer, elements clipped to 2.5 standard deviations first (which biases the largest; taken
- * about 0, where gradients' mean lies, so that a constant layer is not clipped away). Host and CUDA add up
- * in the same lanes and chunks, so the norms have the same bits. */
+ * QSGD (Alistarh, Grubic, Li, Tomioka, Vojnovic, NeurIPS 2017): s levels of a block's norm. The
+ * norm here is the largest magnitude, not the L2 norm of the paper's analysis: a step is several
+ * times smaller for the same bits, and a maximum has no order of summation. Codes have a fixed
+ * width; there is no Elias coding.
+ *
+ * TernGrad (Wen et al., NeurIPS 2017): one level, one norm a layer, elements clipped to 2.5
+ * standard deviations first, which biases the largest. The deviation is taken about 0, where
+ * gradients' mean lies, so that a constant layer is not clipped away. Host and CUDA add up in the
+ * same lanes and chunks, so the norms have the same bits. */
 #include <stdlib.h>
 
 #include "runtime/compress/code.h"
@@ -20,8 +22,7 @@ static void pack(const uint8_t *restrict codes, size_t n, int bits, uint8_t *res
     if (bits == 8) {
         memcpy(to, codes, n);
     } else if (bits == 4) {
-        for (size_t i = 0; i < n / 2; i++)
-            to[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
+        for (size_t i = 0; i < n / 2; i++) to[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
     } else {
         for (size_t i = 0; i < n / 4; i++)
             to[i] = (uint8_t)(codes[4 * i] | codes[4 * i + 1] << 2 | codes[4 * i + 2] << 4 |
@@ -126,7 +127,9 @@ static ts_status qsgd_format(const ts_compression *s, ts_format *format_p)
             "qsgd: blocks of %lld elements; give a multiple of 64 up to %d", (long long)s->block,
             TS_CHUNK_MAX);
     *format_p = (ts_format){.chunk = (uint32_t)s->block,
-                            .bits = s->levels == 1 ? 2 : s->levels <= 7 ? 4 : 8,
+                            .bits = s->levels == 1   ? 2
+                                    : s->levels <= 7 ? 4
+                                                     : 8,
                             .levels = (int)s->levels,
                             .norm = TS_NORM_CHUNK};
     return TS_OK;

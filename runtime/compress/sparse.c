@@ -1,13 +1,16 @@
-/* sparse.c - top-k, random-k and DGC: a few elements travel in fp32, the rest waits in the residual.
+/* sparse.c - top-k, random-k and DGC: a few elements travel in fp32, the rest waits.
  *
- * top-k takes the k largest magnitudes of a piece, of equal ones those with the lowest index: the
- * digits of the k-th largest are found by counting, from the highest on, so the set is exact and the same on
- * host and CUDA. Random-k takes one element of each of k equal parts, at a place that all ranks draw
- * alike: values travel alone, are summed on their way, and lie in memory's order. Every element has
- * the chance k / n, as if k were drawn from all. Without feedback a value stands for its whole part,
- * so that the mean is right; with it, for itself.
+ * top-k takes the k largest magnitudes of a piece, of equal ones those with the lowest index. The
+ * digits of the k-th largest are found by counting, from the highest on, so the set is exact and
+ * the same on host and CUDA.
+ *
+ * Random-k takes one element of each of k equal parts, at a place that all ranks draw alike: values
+ * travel alone, are summed on their way, and lie in memory's order. Every element has the chance
+ * k / n, as if k were drawn from all. Without feedback a value stands for its whole part, so that
+ * the mean is right; with it, for itself.
+ *
  * DGC (Lin, Han, Mao, Wang, Dally, ICLR 2018): u <- mu u + g ; v <- v + u ; the k largest of v
- * travel; u and v become 0 there (momentum correction, factor masking). The paper finds its
+ * travel; u and v become 0 there (momentum correction, factor masking). The paper looks for its
  * threshold in a sample, because sorting is dear; counting is not, so here it is exact. */
 #include <stdlib.h>
 
@@ -177,10 +180,10 @@ static const ts_kernel topk_encode_kernel = {"topk_encode", topk_encode_run, ts_
                                              ts_topk_encode_enqueue};
 static const ts_kernel topk_decode_kernel = {"topk_decode", topk_decode_run, ts_decode_accesses,
                                              ts_topk_decode_enqueue};
-static const ts_kernel randomk_encode_kernel = {
-    "randomk_encode", randomk_encode_run, ts_encode_accesses, ts_randomk_encode_enqueue};
-static const ts_kernel randomk_decode_kernel = {
-    "randomk_decode", randomk_decode_run, ts_decode_accesses, ts_randomk_decode_enqueue};
+static const ts_kernel randomk_encode_kernel = {"randomk_encode", randomk_encode_run,
+                                                ts_encode_accesses, ts_randomk_encode_enqueue};
+static const ts_kernel randomk_decode_kernel = {"randomk_decode", randomk_decode_run,
+                                                ts_decode_accesses, ts_randomk_decode_enqueue};
 
 const ts_compressor_ops ts_compressor_topk = {
     .name = "topk",

@@ -38,9 +38,9 @@ INLINE void sgd_chunk(const ts_sgd *s, size_t begin, size_t n, int nesterov, int
         float decay = decays ? s->weight_decay : 0.0f;
 #pragma omp simd
         for (size_t i = block; i < block + TS_VECTOR_BLOCK; i++)
-            x[i] = carried ? ts_sgd_carried_element(x[i], &m[i], g[i], rate, momentum, decay,
-                                                    nesterov)
-                           : ts_sgd_element(x[i], &m[i], g[i], rate, momentum, decay, nesterov);
+            x[i] = carried
+                       ? ts_sgd_carried_element(x[i], &m[i], g[i], rate, momentum, decay, nesterov)
+                       : ts_sgd_element(x[i], &m[i], g[i], rate, momentum, decay, nesterov);
     }
     if (s->shadow) round_chunk(n, s->shadow + begin, x);
 }

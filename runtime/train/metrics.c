@@ -217,7 +217,8 @@ static ts_status write_window(ts_metrics *m, const window *w)
     if (t->world->rank) return TS_OK;
 
     TS_TRY(ts_json_append(m->file, m->path,
-                          json_pack("{s:s, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:f}",
+                          json_pack("{s:s, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, "
+                                    "s:f}",
                                     "kind", "window", "step", (json_int_t)w->last, "epoch", epoch,
                                     "samples",
                                     (json_int_t)(w->last * t->config->batch * t->world->size),
@@ -388,7 +389,8 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
                   "steps", (json_int_t)r->steps, "seconds", r->seconds, "images_per_second",
                   r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
                   real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
-                  "sent_bytes", (double)m->total.sent / steps, "peak_memory_kib", (json_int_t)usage.ru_maxrss, "config", config));
+                  "sent_bytes", (double)m->total.sent / steps, "peak_memory_kib",
+                  (json_int_t)usage.ru_maxrss, "config", config));
 }
 
 ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *score,

@@ -43,12 +43,12 @@ __device__ static inline void end_sum4(const ts_code &c, size_t q, float4 sum)
 }
 __device__ static inline float4 add4(float weight, float4 x, float4 sum)
 {
-    return make_float4(fmaf(weight, x.x, sum.x), fmaf(weight, x.y, sum.y),
-                       fmaf(weight, x.z, sum.z), fmaf(weight, x.w, sum.w));
+    return make_float4(fmaf(weight, x.x, sum.x), fmaf(weight, x.y, sum.y), fmaf(weight, x.z, sum.z),
+                       fmaf(weight, x.w, sum.w));
 }
 
-/* For all threads: is this the last of the piece's blocks to come here? It then sees what the others
- * have written before. `done` counts from 0 and is left there. */
+/* For all threads: is this the last of the piece's blocks to come here? It then sees what the
+ * others have written before. `done` counts from 0 and is left there. */
 __device__ static inline bool is_last(uint32_t *done, uint32_t blocks)
 {
     __shared__ bool last;

@@ -1,5 +1,5 @@
-/* dense.cu - bf16 and raw on CUDA: a block a chunk, a thread four elements. Loops over ranks are not
- * unrolled: ptxas would spill. */
+/* dense.cu - bf16 and raw on CUDA: a block a chunk, a thread four elements. Loops over ranks are
+ * not unrolled: ptxas would spill. */
 #include "runtime/compress/cuda/code.cuh"
 
 #define FOR_QUADS(q, n) for (uint32_t q = threadIdx.x; q < (n) / QUAD; q += THREADS)

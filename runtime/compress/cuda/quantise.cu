@@ -1,5 +1,5 @@
-/* quantise.cu - QSGD and TernGrad on CUDA: a block of threads a chunk, a thread four elements, whose
- * random words are one Philox block. */
+/* quantise.cu - QSGD and TernGrad on CUDA: a block of threads a chunk, a thread four elements,
+ * whose random words are one Philox block. */
 #include "runtime/compress/cuda/code.cuh"
 
 /* For all threads: the largest of all their values. */
@@ -140,7 +140,8 @@ __global__ static void __launch_bounds__(THREADS) terngrad_encode(const __grid_c
         quantise_quad(c, k, q, take4(c, k.at / QUAD + q), s);
 }
 
-__global__ static void __launch_bounds__(THREADS) quantised_decode(const __grid_constant__ ts_code c)
+__global__ static void __launch_bounds__(THREADS)
+    quantised_decode(const __grid_constant__ ts_code c)
 {
     ts_chunk k = c.chunks[blockIdx.x];
     for (uint32_t q = threadIdx.x; q < k.n / QUAD; q += THREADS) {

@@ -44,7 +44,8 @@ __device__ static void pick(ts_selection *s, uint32_t left, uint32_t before, int
     for (uint32_t i = 0; i < each; i++) s->bins[high - i] = 0;
 }
 
-__global__ static void __launch_bounds__(THREADS) count_digits(const __grid_constant__ ts_code c, int digit)
+__global__ static void __launch_bounds__(THREADS)
+    count_digits(const __grid_constant__ ts_code c, int digit)
 {
     __shared__ uint32_t bins[TS_BINS];
     ts_chunk k = c.chunks[blockIdx.x];
@@ -146,8 +147,10 @@ __global__ static void __launch_bounds__(THREADS) write_largest(const __grid_con
     }
 }
 
-/* An encoding's indices differ from each other, so one rank's elements may be added in any order. */
-__global__ static void __launch_bounds__(THREADS) topk_decode(const __grid_constant__ ts_code c, int rank)
+/* An encoding's indices differ from each other, so one rank's elements may be added in any order.
+ */
+__global__ static void __launch_bounds__(THREADS)
+    topk_decode(const __grid_constant__ ts_code c, int rank)
 {
     uint32_t e = blockIdx.x * THREADS + threadIdx.x;
     if (e >= c.entries) return;
