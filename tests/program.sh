@@ -154,6 +154,8 @@ sent() { # sent FOLDER BYTES: of a local step
         failed=$((failed + 1)); echo "FAILED: $1 sent [$got] bytes a step, not [$2]"; fi
 }
 sent ssgd 18944.0
+expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --evaluate-every 0.25 --run judged
+sent judged 18944.0 # evaluations are no step's
 number=0
 for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes' \
     'ssgd --compress terngrad --overlap no --scope global' 'ssgd --compress dgc --density 0.05 --density-warmup 1' \

@@ -406,6 +406,46 @@ static void topk_takes_the_largest(void **state)
             }
 }
 
+/* More chunks than a block has threads. */
+static void topk_of_a_long_vector(void **state)
+{
+    enum { LONG = 4096 * 300 + 64, K = LONG / 50 };
+    const ts_compression s = {.name = "topk", .density = 0.02};
+    const ts_stretch all = {0, LONG};
+    const ts_compressor_ops *ops;
+    ts_compressor *c;
+    float *x, *e, *copy = malloc(LONG * sizeof *copy);
+    uint32_t *order = malloc(LONG * sizeof *order);
+    unsigned char *wire;
+    (void)state;
+    assert_non_null(copy);
+    assert_non_null(order);
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, LONG * sizeof *x, (void **)&x));
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, LONG * sizeof *e, (void **)&e));
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, 8 * (K + 16), (void **)&wire));
+    for (uint32_t i = 0; i < LONG; i++) {
+        x[i] = copy[i] = floorf(1000 * noise(40, i)); /* with ties */
+        order[i] = i;
+    }
+    OK(ts_compressor_find(&s, &ops));
+    OK(ts_compressor_open(stream, ops, &s, LONG, &all, 1, NULL, 0, &c));
+    ts_coding coding = {.from = x, .residual = e, .wire = wire};
+    OK(ts_compressor_encode(c, &coding, stream));
+    OK(ts_stream_sync(stream));
+    float *small = before;
+    before = copy; /* what larger_first compares */
+    qsort(order, LONG, sizeof *order, larger_first);
+    before = small;
+    qsort(order, K, sizeof *order, lower_first);
+    assert_memory_equal(wire, order, K * sizeof *order);
+    ts_compressor_close(c);
+    ts_device_release(device, TS_MEMORY_DEVICE, wire);
+    ts_device_release(device, TS_MEMORY_DEVICE, e);
+    ts_device_release(device, TS_MEMORY_DEVICE, x);
+    free(order);
+    free(copy);
+}
+
 /* ---- what comes back ---- */
 
 /* Inputs that the code can hold come back as they are. */
@@ -715,6 +755,7 @@ int main(void)
         CASE(unbiased_ones_are_unbiased),
         CASE(draws_are_functions_of_call_and_rank),
         CASE(topk_takes_the_largest),
+        CASE(topk_of_a_long_vector),
         CASE(exact_inputs_come_back),
         CASE(nothing_not_finite_is_lost),
         CASE(sums_are_in_the_order_of_ranks),
