@@ -22,7 +22,9 @@
 #include "runtime/train/trainer.h"
 #include "runtime/train/version.h"
 
-enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096 };
+/* COLLECTIVES: as many as the trace can hold before they are drained. */
+enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096, COLLECTIVES = 1 << 15 };
+#define CONTENTION_ERROR 0.05
 
 /* Times of the steps of one window, ns. */
 typedef struct tally {
@@ -61,8 +63,8 @@ struct ts_metrics {
     ts_span *timeline;
     int64_t n_timeline;
 
-    interval recent[RECENT], comm[RECENT]; /* the latest steps and collectives */
-    int64_t n_recent, n_comm;
+    interval recent[RECENT], comm[COLLECTIVES]; /* the latest steps and collectives */
+    int64_t n_recent, n_comm, n_told;           /* told: collectives that a window holds */
     int64_t started; /* wall clock, ns */
 };
 
@@ -136,17 +138,30 @@ static void add(tally *sum, const tally *part)
     for (int i = 0; i < TS_SPAN_KINDS; i++) sum->part[i] += part->part[i];
 }
 
-/* A span has ended. Steps close windows; everything else adds to the window that is open. */
+/* Collectives that ended within the open window are its; comm's spans are drained before compute's, so
+ * those of later windows may be here already. */
+static void take_collectives(ts_metrics *m)
+{
+    for (; m->n_told < m->n_comm; m->n_told++) {
+        const interval *c = &m->comm[m->n_told % COLLECTIVES];
+        if (c->end > m->open.end) break;
+        m->open.part[TS_SPAN_COMM] += c->end - c->begin;
+    }
+}
+
+/* A span has ended. Steps close windows; what else compute does adds to the window that is open. */
 static void on_span(void *context, const ts_span *span)
 {
     ts_metrics *m = context;
     int64_t ns = span->end_ns - span->begin_ns;
     if (m->timeline && m->n_timeline < TIMELINE_SPANS) m->timeline[m->n_timeline++] = *span;
     if (span->kind == TS_SPAN_EVALUATE) return;
+    if (span->kind == TS_SPAN_COMM) {
+        m->comm[m->n_comm++ % COLLECTIVES] = (interval){span->begin_ns, span->end_ns, 0};
+        return;
+    }
     m->open.part[span->kind] += ns;
     if (span->kind == TS_SPAN_WAIT) m->wait += ns;
-    if (span->kind == TS_SPAN_COMM)
-        m->comm[m->n_comm++ % RECENT] = (interval){span->begin_ns, span->end_ns, 0};
     if (span->kind != TS_SPAN_STEP) return;
 
     m->recent[m->n_recent++ % RECENT] = (interval){span->begin_ns, span->end_ns, m->wait};
@@ -157,6 +172,7 @@ static void on_span(void *context, const ts_span *span)
     if (m->drained < m->opened) {
         window *w = &m->windows[m->drained % PENDING];
         if (m->seen == w->last) {
+            take_collectives(m);
             w->times = m->open;
             w->times.sent = w->sent;
             if (w->first >= m->t->config->settle) add(&m->total, &w->times);
@@ -327,25 +343,28 @@ ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double sec
 static double contention(const ts_metrics *m)
 {
     int64_t n = m->n_recent < RECENT ? m->n_recent : RECENT;
-    int64_t n_comm = m->n_comm < RECENT ? m->n_comm : RECENT;
-    double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
+    int64_t first = m->n_comm > RECENT ? m->n_comm - RECENT : 0;
+    double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0;
     for (int64_t i = 0; i < n; i++) {
         const interval *step = &m->recent[i];
         double busy = 0, own = (double)(step->end - step->begin - step->wait);
-        for (int64_t j = 0; j < n_comm; j++) {
-            int64_t from = m->comm[j].begin > step->begin ? m->comm[j].begin : step->begin;
-            int64_t to = m->comm[j].end < step->end ? m->comm[j].end : step->end;
+        for (int64_t j = first; j < m->n_comm; j++) {
+            const interval *c = &m->comm[j % COLLECTIVES];
+            int64_t from = c->begin > step->begin ? c->begin : step->begin;
+            int64_t to = c->end < step->end ? c->end : step->end;
             if (to > from) busy += (double)(to - from);
         }
         busy -= (double)step->wait; /* while it waited, compute was not beside comm */
         double x = busy > 0 ? busy / own : 0;
-        s++, sx += x, sy += own, sxx += x * x, sxy += x * own;
+        s++, sx += x, sy += own, sxx += x * x, sxy += x * own, syy += own * own;
     }
     double spread = s * sxx - sx * sx;
     /* steps that are all beside comm, or none of them, say nothing */
     if (n < 8 || spread < 0.01 * s * s) return NAN;
-    double slope = (s * sxy - sx * sy) / spread;
-    return slope / ((sy - slope * sx) / s);
+    double slope = (s * sxy - sx * sy) / spread, alone = (sy - slope * sx) / s;
+    double rest = fmax(0, syy - alone * sy - slope * sxy); /* squares that the line leaves */
+    double error = sqrt(rest / (s - 2) * s / spread);
+    return error > CONTENTION_ERROR * alone ? NAN : slope / alone;
 }
 
 static void add_setting(void *context, const char *key, const char *value)
