@@ -195,6 +195,17 @@ static ts_status cut_buckets(ts_model *m)
     return TS_OK;
 }
 
+static ts_status list_weights(ts_model *m)
+{
+    m->weights = calloc((size_t)m->n_tensors, sizeof *m->weights);
+    TS_NEED(m->weights, TS_ENOMEM, "no memory for a list of %d tensors", m->n_tensors);
+    for (int i = 0; i < m->n_tensors; i++)
+        if (m->tensors[i].role == TS_TENSOR_WEIGHT)
+            m->weights[m->flat.n_weights++] = m->tensors[i].slice;
+    m->flat.weights = m->weights;
+    return TS_OK;
+}
+
 /* ---- flat buffers ---- */
 
 static ts_status alloc_zeros(ts_model *m, ts_stream *stream, size_t bytes, void *memory_p)
@@ -246,6 +257,7 @@ static ts_status open_parts(ts_model *m)
     TS_TRY(plan_ops(m));
     TS_TRY(list_tensors(m));
     TS_TRY(cut_buckets(m));
+    TS_TRY(list_weights(m));
     ts_stream *stream;
     TS_TRY(ts_stream_open(m->device, TS_STREAM_COPY, "model", &stream));
     ts_status status = alloc_flat(m, stream);
@@ -280,6 +292,7 @@ void ts_model_close(ts_model *m)
     for (int i = 0; m->ops && i < m->builder.n; i++) ts_op_release(m->ops[i]);
     free(m->ops);
     free(m->bucket_nodes);
+    free(m->weights);
     free(m->buckets);
     free(m->tensors);
     free(m);

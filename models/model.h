@@ -64,6 +64,10 @@ typedef struct ts_flat {
     uint8_t *decays;         /* [n / TS_VECTOR_BLOCK] */
     const ts_slice *buckets; /* slices of gradients in the order backward completes them */
     int n_buckets;
+    /* Weights of convolutions and linear layers, ascending; between them lie biases and batch norm.
+     */
+    const ts_slice *weights;
+    int n_weights;
 } ts_flat;
 
 typedef struct ts_model_options {

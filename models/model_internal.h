@@ -13,7 +13,7 @@ struct ts_model {
     bool reads_shadow;
     ts_tensor *tensors;
     int n_tensors;
-    ts_slice *buckets;
+    ts_slice *buckets, *weights;
     int *bucket_nodes; /* the node whose backward completes each bucket */
     ts_flat flat;
 };

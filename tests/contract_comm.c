@@ -3,6 +3,9 @@
  * The data are small integers and weights powers of two, so every order of summation gives the
  * same fp32 and results can be compared for equality. A check that fails ends all ranks: the
  * others would wait for this one for ever. */
+#include <mpi.h>
+#include <stdatomic.h>
+
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/comm/comm.h"
@@ -98,6 +101,37 @@ static void test_all_reduce(void **state)
         give(from);
     }
     give(weight);
+}
+
+static void test_all_reduce_bf16(void **state)
+{
+    (void)state;
+    if (!c->ops->all_reduce_bf16) skip();
+    for (int k = 0; k < N_COUNTS; k++) {
+        size_t n = counts[k];
+        uint16_t *from = take((n + 1) * sizeof *from), *to = take((n + 1) * sizeof *to);
+        for (int in_place = 0; in_place < 2; in_place++) {
+            uint16_t *out = in_place ? from : to, canary = ts_bf16_from_float(CANARY);
+            for (size_t i = 0; i < n; i++) from[i] = ts_bf16_from_float(value(world->rank, i));
+            from[n] = to[n] = canary;
+            OK(c->ops->all_reduce_bf16(c, out, from, n));
+            OK(ts_stream_sync(comm));
+            for (size_t i = 0; i < n; i++)
+                CHECK(ts_bf16_to_float(out[i]) == expected(i, TS_SUM),
+                      "%zu elements, in place %d: element %zu is %g, not %g", n, in_place, i,
+                      (double)ts_bf16_to_float(out[i]), (double)expected(i, TS_SUM));
+            CHECK(from[n] == canary && to[n] == canary, "%zu elements: wrote past its end", n);
+        }
+        /* sums that round are the same on all ranks */
+        for (size_t i = 0; i < n; i++)
+            from[i] = ts_bf16_from_float(
+                ts_random_unit(ts_random(7, (uint64_t)world->rank, i).v[0]) - 0.5f);
+        OK(c->ops->all_reduce_bf16(c, to, from, n));
+        OK(ts_stream_sync(comm));
+        OK(ts_world_same(world, "the bf16 sum", to, n * sizeof *to));
+        give(to);
+        give(from);
+    }
 }
 
 /* Sums that do round: the same bits on all ranks and in every run, and near the truth. */
@@ -297,6 +331,60 @@ static void test_send_receive(void **state)
     }
 }
 
+/* ---- bytes on the wire: what the ring gives to MPI, seen by taking MPI's place ---- */
+
+static _Atomic int64_t handed_over;
+
+int MPI_Isend(const void *data, int n, MPI_Datatype type, int to, int tag, MPI_Comm mpi,
+              MPI_Request *request)
+{
+    int size = 0;
+    PMPI_Type_size(type, &size);
+    atomic_fetch_add(&handed_over, (int64_t)n * size);
+    return PMPI_Isend(data, n, type, to, tag, mpi, request);
+}
+
+/* The bytes that `call` says it sends, and those that it sent. */
+#define SENDS(call)                                                                                \
+    do {                                                                                           \
+        int64_t said = c->sent_bytes, sent = atomic_load(&handed_over);                            \
+        OK(call);                                                                                  \
+        said = c->sent_bytes - said;                                                               \
+        OK(ts_stream_sync(comm));                                                                  \
+        sent = atomic_load(&handed_over) - sent;                                                   \
+        total += said;                                                                             \
+        if (!strcmp(c->ops->name, "ring") || !strcmp(c->ops->name, "staged"))                      \
+            CHECK(said == sent, "%s: says %lld bytes, sent %lld", #call, (long long)said,          \
+                  (long long)sent);                                                                \
+    } while (0)
+
+static void test_sent_bytes(void **state)
+{
+    (void)state;
+    size_t most = counts[N_COUNTS - 1];
+    int64_t others = world->size - 1;
+    float *x = take(most * (size_t)world->size * sizeof *x), *y = take(most * sizeof *y);
+    memset(x, 0, most * (size_t)world->size * sizeof *x);
+    for (int k = 0; k < N_COUNTS; k++) {
+        size_t n = counts[k];
+        int64_t all[64], total = 0, sum = 0;
+        SENDS(c->ops->all_reduce(c, x, x, n, TS_AVERAGE, NULL));
+        OK(world->ops->all_gather(world, &total, all, sizeof total));
+        for (int r = 0; r < world->size; r++) sum += all[r];
+        CHECK(sum == 2 * others * (int64_t)n * 4, "an all-reduce of %zu sends %lld in all", n,
+              (long long)sum);
+        if (c->ops->all_reduce_bf16)
+            SENDS(c->ops->all_reduce_bf16(c, (uint16_t *)(void *)x, (uint16_t *)(void *)x, n));
+        total = 0;
+        SENDS(c->ops->all_gather(c, x, y, 3 * n));
+        CHECK(total == others * 3 * (int64_t)n, "an all-gather sends %lld", (long long)total);
+        SENDS(c->ops->reduce_scatter(c, y, x, n, TS_SUM, NULL));
+        for (int root = 0; root < world->size; root++) SENDS(c->ops->broadcast(c, x, n, root));
+    }
+    give(y);
+    give(x);
+}
+
 static void test_healthy(void **state)
 {
     (void)state;
@@ -356,10 +444,11 @@ static void test_time_out(void **state)
 static int run_contract(const ts_communicator_ops *ops)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_reduce),     cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_program_order),  cmocka_unit_test(test_beside_compute),
-        cmocka_unit_test(test_broadcast),      cmocka_unit_test(test_all_gather),
-        cmocka_unit_test(test_reduce_scatter), cmocka_unit_test(test_send_receive),
+        cmocka_unit_test(test_all_reduce),      cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_program_order),   cmocka_unit_test(test_beside_compute),
+        cmocka_unit_test(test_broadcast),       cmocka_unit_test(test_all_gather),
+        cmocka_unit_test(test_reduce_scatter),  cmocka_unit_test(test_send_receive),
+        cmocka_unit_test(test_all_reduce_bf16), cmocka_unit_test(test_sent_bytes),
         cmocka_unit_test(test_healthy),
     };
     OK(ts_communicator_open(ops->name, world, comm, &(ts_communicator_options){.timeout_s = 30},

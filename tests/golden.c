@@ -166,6 +166,7 @@ static void open_rig(rig *r, const problem *p, const setting *s)
                             .momentum_policy = s->policy,
                             .average_statistics = s->average_statistics,
                             .weight = s->weighted ? r->weight : NULL};
+    if (tested->prepare) tested->prepare(s, &r->flat, &r->worker);
     OK(ts_algorithm_open(s->algorithm, &r->worker, &s->config, STEPS, &r->algorithm));
 }
 
@@ -245,24 +246,36 @@ void run_resumed(const problem *p, const setting *s, const setting *then, int at
 
 /* ---- the tests ---- */
 
-static void compare_one(const rig *r, const char *what, int i, double mine, double theirs)
+static bool near(double mine, double theirs)
 {
-    if (!(fabs(mine - theirs) <= 1e-5 * (1 + fabs(theirs))))
-        fail_msg("%s k %d d %d, step %d, rank %d, %s %d: %.9g, the equations say %.9g",
-                 r->s->algorithm, (int)r->s->config.period, (int)r->s->config.delay, (int)r->step,
-                 world->rank, what, i, mine, theirs);
+    return fabs(mine - theirs) <= 1e-5 * (1 + fabs(theirs));
+}
+
+/* Which of the element's numbers is not what the equations say; NULL: none. */
+static const char *stray(const ts_flat *f, const everything *e, int i)
+{
+    int r = world->rank;
+    return !near(f->parameters[i], e->x[r][i])                       ? "parameter"
+           : !near(f->momentum[i], e->m[r][i])                       ? "momentum"
+           : i < N_STATISTICS && !near(f->statistics[i], e->s[r][i]) ? "statistic"
+                                                                     : NULL;
 }
 
 static void compare(const rig *r, const everything *e)
 {
     const ts_flat *f = &r->flat;
+    int strays = 0, rank = world->rank;
     for (int i = 0; i < N; i++) {
-        compare_one(r, "parameter", i, f->parameters[i], e->x[world->rank][i]);
-        compare_one(r, "momentum", i, f->momentum[i], e->m[world->rank][i]);
+        const char *what = stray(f, e, i);
+        if (what && ++strays > tested->strays)
+            fail_msg(
+                "%s (setting %d) k %d d %d, step %d, rank %d, %s %d: x %.9g m %.9g, the equations "
+                "say x %.9g m %.9g",
+                r->s->algorithm, (int)(r->s - tested->settings), (int)r->s->config.period,
+                (int)r->s->config.delay, (int)r->step, rank, what, i, (double)f->parameters[i],
+                (double)f->momentum[i], e->x[rank][i], e->m[rank][i]);
         assert_int_equal(f->shadow[i], ts_bf16_from_float(f->parameters[i]));
     }
-    for (int i = 0; i < N_STATISTICS; i++)
-        compare_one(r, "statistic", i, f->statistics[i], e->s[world->rank][i]);
 }
 
 static everything trajectory[STEPS + 2];
@@ -350,9 +363,12 @@ void golden_consensus(void **state)
         mean_of(s, trajectory[STEPS].x, world->size, truth[0]);
         mean_of(s, trajectory[STEPS + 1].x, world->size, truth[1]);
         mean_of(s, trajectory[STEPS + 1].s, world->size, truth_s);
-        for (int e = 0; e < N_STATISTICS; e++) assert_true(fabs(statistics[e] - truth_s[e]) < 1e-5);
+        int strays = 0;
         for (int e = 0; e < N; e++) {
-            for (int j = 0; j < 2; j++) assert_true(fabs(mean[j][e] - truth[j][e]) < 1e-5);
+            strays += fabs(mean[0][e] - truth[0][e]) >= 1e-5 ||
+                      fabs(mean[1][e] - truth[1][e]) >= 1e-5 ||
+                      (e < N_STATISTICS && fabs(statistics[e] - truth_s[e]) >= 1e-5);
+            assert_true(strays <= tested->strays);
             if (tested->keeps_mean && tested->keeps_mean(s))
                 assert_true(fabsf(mean[0][e] - mean[1][e]) < 1e-6f);
         }
@@ -388,6 +404,7 @@ void golden_bad_settings(void **state)
             .device = device, .compute = compute, .comm = comm, .size = 2, .flat = &flat};
         ts_algorithm *a = NULL;
         const setting *s = &tested->bad[i];
+        if (tested->prepare) tested->prepare(s, &flat, &worker);
         assert_int_equal(ts_algorithm_open(s->algorithm, &worker, &s->config, STEPS, &a),
                          TS_EUSAGE);
         assert_null(a);

@@ -49,6 +49,11 @@ typedef struct family {
     int n_values;
     const setting *bad; /* that open refuses with TS_EUSAGE */
     int n_bad;
+    /* Optional: what a setting changes about the worker beyond its fields. */
+    void (*prepare)(const setting *s, ts_flat *flat, ts_worker *worker);
+    /* Elements that may differ from the simulation: where our code rounds a number one way or the
+     * other, the simulation's last digits may fall on the other side. */
+    int strays;
     /* Optional: does the drain leave the mean over ranks as it is? */
     bool (*keeps_mean)(const setting *s);
 } family;

@@ -129,6 +129,42 @@ expect 0 'done' "$program" train $quick --steps 12 --algorithm od --synchronous-
 expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --run alone-ssgd
 same "OD-SGD on one rank is not SGD" alone-od/model.safetensors alone-ssgd/model.safetensors
 
+# ---- compression: what travels, a run and its second half again, what makes no sense ----
+sent() { # sent FOLDER BYTES: of a local step
+    got=$(sed -n 's/.*"sent_bytes": *\([0-9.]*\).*/\1/p' "$1/run.json")
+    if [ "$got" = "$2" ]; then passed=$((passed + 1)); else
+        failed=$((failed + 1)); echo "FAILED: $1 sent [$got] bytes a step, not [$2]"; fi
+}
+sent ssgd 18944.0
+expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --evaluate-every 0.25 --run judged
+sent judged 18944.0 # evaluations are no step's
+number=0
+for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes' \
+    'ssgd --compress terngrad --overlap no --scope global' 'ssgd --compress dgc --density 0.05 --density-warmup 1' \
+    'cocod --period 3 --compress topk --density 0.1' 'local --period 2 --compress randomk --density 0.1' \
+    'dasgd --period 2 --post-local 0.5 --compress topk --density 0.1' 'pipe --compress qsgd'; do
+    number=$((number + 1)) run=small$number
+    options="$quick --steps 12 --checkpoint-every 0.75 --keep 9 --algorithm $options"
+    expect 0 'done' "$mpirun" 2 "$program" train $options --run $run
+    expect 0 'resuming|after local step 6' "$mpirun" 2 "$program" train $options --run $run-again \
+        --resume $run/checkpoints/step-00000006
+    same "resumed with $options, another model" $run/model.safetensors $run-again/model.safetensors
+done
+sent small1 9472.0
+sent small3 1200.0
+if grep -q '"kind":"window".*"sent_bytes":9472' small1/metrics.jsonl; then passed=$((passed + 1)); else
+    failed=$((failed + 1)); echo "FAILED: no sent_bytes in metrics.jsonl"; fi
+expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --compress dgc --run alone-dgc
+same "DGC on one rank is not SGD" alone-dgc/model.safetensors alone-ssgd/model.safetensors
+expect 64 'did you mean "topk"' "$program" train $quick --compress top
+expect 64 'multiple of 64' "$program" train $quick --compress qsgd --block 100
+two="$mpirun 2 $program train $quick --steps 12 --run r8"
+expect 64 'dgc corrects the momentum of gradients|--algorithm ssgd' $two --algorithm cocod --compress dgc
+expect 64 '--scope global|add --overlap no' $two --bucket-kib 1 --algorithm ssgd --compress topk --scope global
+expect 65 'compress topk|give --compress topk' $two --algorithm cocod --period 3 --resume small5
+expect 65 'compress none|give --compress none' $two --algorithm cocod --period 3 --compress topk --resume whole
+expect 0 'with k' "$mpirun" 2 "$program" train $quick --steps 6 --algorithm cocod --period auto --compress qsgd --run r9
+
 # ---- --period auto: a number is chosen and saved, and the run is the one with that number given ----
 chosen() { sed -n "s/^$2 = \([1-9][0-9]*\)$/\1/p" "$1/config"; }
 expect 0 'period auto: one rank' "$program" train $quick --steps 2 --algorithm cocod --period auto --run tuned0

@@ -66,6 +66,11 @@ run block 2 ssgd no 0.16 0.06 0.06 120 ''
 run cocod 2 cocod yes 0.13 0.01 0.05 150 ''
 run four 4 cocod yes 0.2 0.05 0.05 250 ''
 
+# a run that says what it sent, and travelled compressed
+run few 2 cocod yes 0.13 0.01 0.05 150 ''
+printf 'compress = topk\ndensity = 0.01\n' >>few/config
+sed -i 's/"hidden":0.8/"sent_bytes":1250000.0,&/' few/run.json
+
 # ---- the numbers ----
 expect 0 '' "$report" one block cocod four -o page.html --title 'Made by <hand>'
 whole page.html
@@ -87,6 +92,12 @@ value page.html 'contention ms' 'CoCoD-SGD, k 4, 2 ranks' 20.00
 value page.html 'compute ms' 'CoCoD-SGD, k 4, 2 ranks' 100.0
 value page.html 'exposed ms' 'CoCoD-SGD, k 4, 2 ranks' 10.00
 value page.html 'hidden ms' 'CoCoD-SGD, k 4, 2 ranks' 40.00
+lacks page.html 'MB a step'
+expect 0 '' "$report" cocod few -o sent.html
+whole sent.html
+value sent.html 'sent MB a step' few 1.250
+value sent.html 'sent MB a step' cocod –
+holds sent.html 'CoCoD-SGD, k 4, topk 0.01'
 value page.html 'standard deviation' 'CoCoD-SGD, k 4, 2 ranks' 70.71
 value page.html 'accuracy %' 20 62.50
 value page.html seconds 0.500 1.000

@@ -151,6 +151,10 @@ static void test_arguments(void **state)
     OK(c->ops->all_reduce(c, y, x, 8, TS_SUM, NULL));
     assert_true(nccl->from == x && nccl->to == y && nccl->n == 8);
     assert_true(nccl->type == ncclFloat32 && nccl->op == ncclSum);
+    assert_int_equal(c->sent_bytes, 2 * 8 * sizeof *x / 2); /* as a ring of two */
+    OK(c->ops->all_reduce_bf16(c, (uint16_t *)(void *)y, (uint16_t *)(void *)x, 8));
+    assert_true(nccl->from == x && nccl->to == y && nccl->n == 8);
+    assert_true(nccl->type == ncclBfloat16 && nccl->op == ncclSum);
     OK(c->ops->all_reduce(c, y, y, 7, TS_AVERAGE, NULL));
     assert_true(nccl->from == y && nccl->op == ncclAvg);
     for (int i = 0; i < 3; i++) {

@@ -1,8 +1,9 @@
 /* test_order.c - every pair of conflicting accesses is ordered, and every wait is needed.
  *
- * Two ranks' streams on one recording device run three rounds of each algorithm, with a consensus
- * in the middle. The recorded program has no unordered conflict, any legal order of it gives the
- * same bits, and with any one wait left out a conflict is reported. */
+ * Two ranks' streams on one recording device run three rounds of each algorithm, as it is and with
+ * its exchanges compressed, with a consensus in the middle. The recorded program has no unordered
+ * conflict, any legal order of it gives the same bits, and with any one wait left out a conflict is
+ * reported. */
 #include "runtime/algorithms/algorithm.h"
 #include "tests/check.h"
 #include "tests/recording_device.h"
@@ -54,7 +55,46 @@ static ts_status meet(ts_communicator *communicator, float *to, const float *fro
                           sizeof job);
 }
 
-static const ts_communicator_ops meeting_ops = {.name = "meeting", .all_reduce = meet};
+typedef struct gather_job {
+    char *to;
+    const char *from;
+    size_t bytes;
+} gather_job;
+
+static ts_status gather_run(const void *args)
+{
+    const gather_job *j = args; /* [RANKS] */
+    size_t bytes = j->bytes;
+    for (int r = 0; r < RANKS; r++) { /* `from` is found by where it lies in its own rank's `to` */
+        for (int s = 0; s < RANKS; s++) {
+            size_t at = (size_t)(j[s].from - j[s].to);
+            if (r != s) memcpy(j[r].to + at, j[s].from, bytes);
+        }
+    }
+    return TS_OK;
+}
+
+static int gather_accesses(const void *args, ts_access *list)
+{
+    const gather_job *j = args;
+    list[0] = (ts_access){j->from, j->bytes, false};
+    list[1] = (ts_access){j->to, RANKS * j->bytes, true};
+    return 2;
+}
+
+static const ts_kernel gather_kernel = {
+    .name = "all_gather", .run = gather_run, .accesses = gather_accesses};
+
+static ts_status meet_all(ts_communicator *communicator, void *to, const void *from, size_t bytes)
+{
+    meeting *m = (meeting *)communicator;
+    gather_job job = {to, from, bytes};
+    return recording_meet(communicator->stream, m->calls++, RANKS, &gather_kernel, &job,
+                          sizeof job);
+}
+
+static const ts_communicator_ops meeting_ops = {
+    .name = "meeting", .all_reduce = meet, .all_gather = meet_all};
 
 /* ---- a model of a training step: gradients from parameters, bucket by bucket ---- */
 
@@ -117,6 +157,12 @@ static const setting settings[] = {
 };
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 
+/* What travels in the run under way. */
+static const char *const compressors[] = {"none", "qsgd", "topk", "randomk"};
+enum { N_COMPRESSORS = sizeof compressors / sizeof *compressors };
+static const char *compressor;
+static const ts_slice weights[] = {{0, 64}, {128, 128}};
+
 static const ts_slice buckets[BUCKETS] = {{192, 64}, {64, 128}, {0, 64}};
 
 static float *alloc(ts_device *device, size_t n, float value)
@@ -139,25 +185,29 @@ static void open_rank(rank *r, int number, ts_device *device, const setting *s)
                         .momentum = alloc(device, N, 0),
                         .statistics = alloc(device, N_STATISTICS, 2),
                         .buckets = buckets,
-                        .n_buckets = BUCKETS};
+                        .n_buckets = BUCKETS,
+                        .weights = weights,
+                        .n_weights = 2};
     r->consensus = alloc(device, N, 0);
     r->consensus_statistics = alloc(device, N_STATISTICS, 0);
     r->score = alloc(device, N, 0);
     r->control = (ts_control *)(void *)alloc(device, sizeof *r->control, 0);
     r->control->learning_rate = 0.1f;
-    r->worker = (ts_worker){.device = device,
-                            .rank = number,
-                            .size = RANKS,
-                            .flat = &r->flat,
-                            .communicator = &r->communicator.base,
-                            .update = {.n = N,
-                                       .x = r->flat.parameters,
-                                       .m = r->flat.momentum,
-                                       .g = r->flat.gradients,
-                                       .control = r->control,
-                                       .momentum = 0.9f},
-                            .momentum_policy = s->policy,
-                            .average_statistics = s->statistics};
+    r->worker = (ts_worker){
+        .device = device,
+        .rank = number,
+        .size = RANKS,
+        .flat = &r->flat,
+        .communicator = &r->communicator.base,
+        .update = {.n = N,
+                   .x = r->flat.parameters,
+                   .m = r->flat.momentum,
+                   .g = r->flat.gradients,
+                   .control = r->control,
+                   .momentum = 0.9f},
+        .momentum_policy = s->policy,
+        .average_statistics = s->statistics,
+        .compression = {.name = compressor, .levels = 7, .block = 64, .density = 0.1, .seed = 3}};
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, r->compute, &r->worker.compute));
     OK(ts_stream_open(device, TS_STREAM_COMM, r->comm, &r->worker.comm));
     r->communicator.base = (ts_communicator){.ops = &meeting_ops, .stream = r->worker.comm};
@@ -260,11 +310,13 @@ static int run(const setting *s, uint64_t seed, bool with_middle, int drop, int 
 static void test_ordered(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_SETTINGS; i++) {
+    for (int i = 0; i < N_SETTINGS * N_COMPRESSORS; i++) {
+        const setting *s = &settings[i / N_COMPRESSORS];
         float first[RANKS * 2 * N], other[RANKS * 2 * N];
-        assert_int_equal(run(&settings[i], 1, true, -1, NULL, first), 0);
+        compressor = compressors[i % N_COMPRESSORS];
+        assert_int_equal(run(s, 1, true, -1, NULL, first), 0);
         for (uint64_t seed = 2; seed < 20; seed++) {
-            assert_int_equal(run(&settings[i], seed, true, -1, NULL, other), 0);
+            assert_int_equal(run(s, seed, true, -1, NULL, other), 0);
             assert_memory_equal(first, other, sizeof first);
         }
     }
@@ -274,14 +326,16 @@ static void test_every_wait_is_needed(void **state)
 {
     int total = 0;
     (void)state;
-    for (int i = 0; i < N_SETTINGS; i++) {
+    for (int i = 0; i < N_SETTINGS * N_COMPRESSORS; i++) {
+        const setting *s = &settings[i / N_COMPRESSORS];
         int waits;
-        run(&settings[i], 1, false, -1, &waits, NULL);
+        compressor = compressors[i % N_COMPRESSORS];
+        run(s, 1, false, -1, &waits, NULL);
         assert_true(waits > 0);
         for (int drop = 0; drop < waits; drop++)
-            if (!run(&settings[i], 1, false, drop, NULL, NULL))
-                fail_msg("%s: without wait %d of %d no conflict is found", settings[i].algorithm,
-                         drop, waits);
+            if (!run(s, 1, false, drop, NULL, NULL))
+                fail_msg("%s, %s: without wait %d of %d no conflict is found", s->algorithm,
+                         compressor, drop, waits);
         total += waits;
     }
     print_message("%d waits removed in turn, each caught\n", total);

@@ -91,7 +91,8 @@ static void assert_rest(const float *v, const float *before, size_t n)
     assert_memory_equal(v + n, before + n, (MOST - n) * sizeof *v);
 }
 
-static void sgd_is_pytorchs(void **state)
+/* `carried`: g holds its momentum already, m only that of the weight decay. */
+static void check_sgd(void **state, bool carried)
 {
     for (int nesterov = 0; nesterov < 2; nesterov++)
         for (int masked = 0; masked < 2; masked++)
@@ -106,14 +107,17 @@ static void sgd_is_pytorchs(void **state)
                               .control = control,
                               .momentum = 0.9f,
                               .weight_decay = 0.05f,
-                              .nesterov = nesterov};
+                              .nesterov = nesterov,
+                              .carried = carried};
                 OK(ts_vector_sgd(stream, &sgd));
                 OK(ts_stream_sync(stream));
                 for (size_t k = 0; k < sgd.n; k++) {
                     bool decay = !masked || decays[k / TS_VECTOR_BLOCK];
-                    double gradient = g[k] + (decay ? 0.05 * before_x[k] : 0);
+                    double added = carried ? g[k] : 0;
+                    double gradient = g[k] - added + (decay ? 0.05 * before_x[k] : 0);
                     double momentum = 0.9 * before_m[k] + gradient;
                     double direction = nesterov ? gradient + 0.9 * momentum : momentum;
+                    direction += added;
                     assert_close(m[k], momentum, "m", k);
                     assert_close(x[k], before_x[k] - 0.1 * direction, "x", k);
                 }
@@ -121,6 +125,16 @@ static void sgd_is_pytorchs(void **state)
                 assert_rest(m, before_m, sgd.n);
                 assert_shadow(sgd.n, sgd.shadow != NULL);
             }
+}
+
+static void sgd_is_pytorchs(void **state)
+{
+    check_sgd(state, false);
+}
+
+static void sgd_takes_a_gradient_with_its_momentum(void **state)
+{
+    check_sgd(state, true);
 }
 
 /* The learning rate is what control holds when the kernel runs, not when it is enqueued. */
@@ -301,6 +315,8 @@ static void run_everything(void **state, int threads, outcome *o)
                   .weight_decay = 0.01f,
                   .nesterov = true};
     OK(ts_vector_sgd(stream, &sgd));
+    sgd.carried = true;
+    OK(ts_vector_sgd(stream, &sgd));
     OK(ts_stream_copy(stream, o->x[0], x, MOST * sizeof *x));
     ts_merge merge = {.n = MOST - 7,
                       .x = x,
@@ -369,6 +385,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(sgd_is_pytorchs),
+        CASE(sgd_takes_a_gradient_with_its_momentum),
         CASE(the_learning_rate_is_read_late),
         CASE(merge_is_the_sum),
         CASE(merge_is_exact_where_it_matters),

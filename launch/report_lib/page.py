@@ -120,18 +120,21 @@ def summary(runs, planned):
     columns = ["run", "label", "model", "type", "ranks", "batch", "algorithm", "state", "steps", "seconds", "images/s",
                "test accuracy %", "ms a step", "exposed ms", "comm ms", "hidden %", "contention %"]
     rows = []
+    weighed = any(math.isfinite(run.total("sent_bytes")) for run in runs)
+    columns += ["sent MB a step"] * weighed + charts.OFF * planned
     for run in runs:
         steps = run.windows[-1]["step"] if run.windows else run.total("steps")
         rows.append([os.path.basename(os.path.realpath(run.folder)), run.label, run.model, run.type, str(run.ranks),
                      str(run.batch), run.algorithm, run.state, fixed(steps, 0), text(run.seconds), text(run.rate),
                      fixed(100 * run.accuracy, 2), *(text(1e3 * s) for s in (run.step_s, run.wait_s, run.comm_s)),
-                     fixed(100 * run.total("hidden")), fixed(100 * run.contention)] + charts.off(run) * planned)
+                     fixed(100 * run.total("hidden")), fixed(100 * run.contention)]
+                    + [text(1e-6 * run.total("sent_bytes"))] * weighed + charts.off(run) * planned)
     if not any(run.label for run in runs):
         columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
-    return (f'<div class="scroll" id="summary">{table("", columns + charts.OFF * planned, rows)}</div>\n'
+    return (f'<div class="scroll" id="summary">{table("", columns, rows)}</div>\n'
             "<p><small>Times are those of a local step. Exposed: compute waits for comm; hidden: the share of comm’s "
             "time during which compute goes on; contention: compute’s slow-down beside comm, as the run itself "
-            "reckoned it. A dash: not known.</small></p>\n")
+            "reckoned it; sent: by rank 0. A dash: not known.</small></p>\n")
 
 
 def differences(runs):

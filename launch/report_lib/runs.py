@@ -78,6 +78,13 @@ class Run:
         return algorithm_name(self.kind, self.options)
 
     @property
+    def compression(self):
+        """What travels where it is not fp32: the compressor and the option that says how much it leaves."""
+        name = self.config.get("compress", "none")
+        how = {"qsgd": "levels", "topk": "density", "randomk": "density", "dgc": "density"}.get(name)
+        return "" if name == "none" else " ".join(filter(None, (name, how and self.config.get(how))))
+
+    @property
     def state(self):
         return clean(self.record.get("state", "unfinished: no run.json"))
 
@@ -286,7 +293,7 @@ def read_runs(folders, notes):
 def names_of(runs):
     """{id of a run: name}: algorithm and options; where runs share that, what else tells them apart."""
     names = {id(run): run.algorithm for run in runs}
-    more = (lambda run: ranks_text(run.ranks), lambda run: run.model, lambda run: run.label, lambda run: run.type,
+    more = (lambda run: run.compression, lambda run: ranks_text(run.ranks), lambda run: run.model, lambda run: run.label, lambda run: run.type,
             lambda run: f"batch {run.batch}", lambda run: os.path.basename(os.path.realpath(run.folder)),
             lambda run: run.folder)
     for text in more:

@@ -9,6 +9,7 @@
 #include "models/model.h"
 #include "runtime/base/option.h"
 #include "runtime/comm/comm.h"
+#include "runtime/compress/compressor.h"
 #include "runtime/device/trace.h"
 #include "runtime/device/vector.h"
 
@@ -33,10 +34,12 @@ typedef struct ts_worker {
     bool
         average_statistics; /* merge averaged statistics too; else only the consensus model's are */
     const float *weight;    /* this rank's weight in device memory; NULL: equal weights */
+    ts_compression compression; /* what travels through a ts_exchange */
 } ts_worker;
 
 /* Enqueue on comm: to <- the mean over ranks of `from`, weighted where the worker has a weight;
- * to == from is allowed. Every average of every algorithm goes through here. */
+ * to == from is allowed. Every average of every algorithm goes through here or, where it may be
+ * compressed, through a ts_exchange. */
 ts_status ts_worker_mean(const ts_worker *worker, float *to, const float *from, size_t n);
 
 /* A device vector of n zeros, filled on compute: padding must be 0 also where a checkpoint fills
@@ -79,6 +82,9 @@ struct ts_algorithm_ops {
     ts_status (*bucket_ready)(ts_algorithm *algorithm, int bucket);
     ts_status (*before_update)(ts_algorithm *algorithm, int64_t step);
     ts_status (*after_update)(ts_algorithm *algorithm, int64_t step);
+    /* The parameters have become others than at open, and are equal on all ranks: what was taken
+     * from them is to be taken again. Before the first step (post_local.c). */
+    ts_status (*begin)(ts_algorithm *algorithm);
     /* Nothing is in flight after it: called once, at the end of training. */
     ts_status (*drain)(ts_algorithm *algorithm);
     /* What a checkpoint must hold beyond the flat buffers; comm is idle when it is saved. After

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "runtime/algorithms/exchange.h"
 #include "runtime/device/vector.h"
 
 /* One vector that is averaged: parameters, momentum or statistics. */
@@ -36,6 +37,8 @@ struct ts_averaging {
     int n_vectors, n_slots;
     slot *slots;
     ts_event *snapped;
+    ts_slice all;
+    ts_exchange *exchange; /* of the parameters; what else is averaged travels as it is */
     counts counts;
     float *velocity,
         anchor_momentum; /* of the anchor, which lies in the average; NULL: no anchor */
@@ -81,7 +84,9 @@ ts_status ts_averaging_open(const ts_worker *worker, int in_flight, bool correct
         goto fail;
     }
     a->n_slots = in_flight;
+    a->all = (ts_slice){0, worker->flat->n};
     TS_TRY_TO(status, fail, ts_event_open(worker->device, &a->snapped));
+    TS_TRY_TO(status, fail, ts_exchange_open(worker, &a->all, 1, true, &a->exchange));
     for (int i = 0; i < in_flight; i++) TS_TRY_TO(status, fail, open_slot(a, &a->slots[i]));
     *averaging_p = a;
     return TS_OK;
@@ -107,9 +112,15 @@ void ts_averaging_close(ts_averaging *a)
         }
         ts_event_close(a->slots[i].arrived);
     }
+    ts_exchange_close(a->exchange);
     ts_event_close(a->snapped);
     free(a->slots);
     free(a);
+}
+
+ts_status ts_averaging_begin(ts_averaging *a)
+{
+    return ts_exchange_begin(a->exchange);
 }
 
 static ts_status move_anchor(ts_averaging *a, float *anchor)
@@ -154,7 +165,8 @@ ts_status ts_averaging_start(ts_averaging *a)
     TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, round));
     for (int v = 0; v < a->n_vectors; v++) {
         const float *from = s->snapshot[v] ? s->snapshot[v] : s->average[v];
-        TS_TRY(ts_worker_mean(w, s->average[v], from, a->vectors[v].n));
+        TS_TRY(v ? ts_worker_mean(w, s->average[v], from, a->vectors[v].n)
+                 : ts_exchange_mean(a->exchange, 0, s->average[v], from));
     }
     TS_TRY(ts_trace_end(w->trace, w->comm, TS_SPAN_COMM));
     return ts_event_record(s->arrived, w->comm);
@@ -198,9 +210,14 @@ ts_status ts_averaging_drain(ts_averaging *a, float keep)
     return TS_OK;
 }
 
+int ts_averaging_idle_state(ts_averaging *a, ts_part *parts, int max)
+{
+    return ts_exchange_state(a->exchange, parts, 0, max);
+}
+
 int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
 {
-    int n = 0;
+    int n = ts_averaging_idle_state(a, parts, max);
     parts[n++] = (ts_part){"counts", TS_PART_HOST, &a->counts, sizeof a->counts};
     if (a->velocity)
         parts[n++] =

@@ -26,6 +26,8 @@ void ts_averaging_close(ts_averaging *averaging);
  * goes as without an anchor. */
 ts_status ts_averaging_anchor(ts_averaging *averaging, float momentum);
 
+/* Enqueue: the parameters were changed since open, before the first start. */
+ts_status ts_averaging_begin(ts_averaging *averaging);
 /* Enqueue: snapshot on compute, average on comm. At most `in_flight` may be started and not yet
  * merged. */
 ts_status ts_averaging_start(ts_averaging *averaging);
@@ -36,5 +38,7 @@ ts_status ts_averaging_merge(ts_averaging *averaging, float keep);
 /* Merge all that is in flight. */
 ts_status ts_averaging_drain(ts_averaging *averaging, float keep);
 int ts_averaging_state(ts_averaging *averaging, ts_part *parts, int max);
+/* The same for an algorithm that merges an average at once, so that none is ever in flight. */
+int ts_averaging_idle_state(ts_averaging *averaging, ts_part *parts, int max);
 
 #endif

@@ -41,6 +41,11 @@ static ts_status cocod_open(const ts_worker *worker, const void *config, ts_algo
     return TS_OK;
 }
 
+static ts_status cocod_begin(ts_algorithm *algorithm)
+{
+    return ts_averaging_begin(((cocod *)algorithm)->averaging);
+}
+
 static ts_status cocod_after_update(ts_algorithm *algorithm, int64_t step)
 {
     cocod *a = (cocod *)algorithm;
@@ -68,6 +73,7 @@ const ts_algorithm_ops ts_algorithm_cocod = {
     .periodic = true,
     .open = cocod_open,
     .close = cocod_close,
+    .begin = cocod_begin,
     .after_update = cocod_after_update,
     .drain = cocod_drain,
     .state = cocod_state,

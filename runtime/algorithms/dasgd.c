@@ -53,6 +53,11 @@ static ts_status dasgd_open(const ts_worker *worker, const void *config, ts_algo
     return TS_OK;
 }
 
+static ts_status dasgd_begin(ts_algorithm *algorithm)
+{
+    return ts_averaging_begin(((dasgd *)algorithm)->averaging);
+}
+
 /* Merge before start: an average of d = k steps ago makes room for the one that starts now. */
 static ts_status dasgd_after_update(ts_algorithm *algorithm, int64_t step)
 {
@@ -82,6 +87,7 @@ const ts_algorithm_ops ts_algorithm_dasgd = {
     .periodic = true,
     .open = dasgd_open,
     .close = dasgd_close,
+    .begin = dasgd_begin,
     .after_update = dasgd_after_update,
     .drain = dasgd_drain,
     .state = dasgd_state,

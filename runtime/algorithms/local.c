@@ -37,12 +37,22 @@ static ts_status local_open(const ts_worker *worker, const void *config, ts_algo
     return TS_OK;
 }
 
+static ts_status local_begin(ts_algorithm *algorithm)
+{
+    return ts_averaging_begin(((local *)algorithm)->averaging);
+}
+
 static ts_status local_after_update(ts_algorithm *algorithm, int64_t step)
 {
     local *a = (local *)algorithm;
     if (algorithm->worker.size == 1 || (step + 1) % a->period) return TS_OK;
     TS_TRY(ts_averaging_start(a->averaging));
     return ts_averaging_merge(a->averaging, 0);
+}
+
+static int local_state(ts_algorithm *algorithm, ts_part *parts, int max)
+{
+    return ts_averaging_idle_state(((local *)algorithm)->averaging, parts, max);
 }
 
 const ts_algorithm_ops ts_algorithm_local = {
@@ -53,5 +63,7 @@ const ts_algorithm_ops ts_algorithm_local = {
     .periodic = true,
     .open = local_open,
     .close = local_close,
+    .begin = local_begin,
     .after_update = local_after_update,
+    .state = local_state,
 };

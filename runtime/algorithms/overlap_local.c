@@ -51,6 +51,11 @@ static ts_status overlap_local_open(const ts_worker *worker, const void *config,
     return TS_OK;
 }
 
+static ts_status overlap_local_begin(ts_algorithm *algorithm)
+{
+    return ts_averaging_begin(((overlap_local *)algorithm)->averaging);
+}
+
 static ts_status overlap_local_before_update(ts_algorithm *algorithm, int64_t step)
 {
     if (algorithm->worker.size == 1 || step) return TS_OK;
@@ -85,6 +90,7 @@ const ts_algorithm_ops ts_algorithm_overlap_local = {
     .periodic = true,
     .open = overlap_local_open,
     .close = overlap_local_close,
+    .begin = overlap_local_begin,
     .before_update = overlap_local_before_update,
     .after_update = overlap_local_after_update,
     .drain = overlap_local_drain,

@@ -12,10 +12,12 @@
  * end with the same model. */
 #include <stdlib.h>
 
-#include "runtime/algorithms/algorithm.h"
+#include "runtime/algorithms/exchange.h"
 
 typedef struct pipeline {
     ts_algorithm base;
+    ts_slice all;
+    ts_exchange *exchange;
     float *average;              /* of the gradients of the step before */
     float *global;               /* od: W; pipe: NULL */
     ts_event *copied, *averaged; /* gradients, on compute; their mean, on comm */
@@ -27,6 +29,7 @@ typedef struct pipeline {
 static void pipe_close(ts_algorithm *algorithm)
 {
     pipeline *a = (pipeline *)algorithm;
+    ts_exchange_close(a->exchange);
     ts_event_close(a->averaged);
     ts_event_close(a->copied);
     ts_device_release(a->base.worker.device, TS_MEMORY_DEVICE, a->global);
@@ -39,8 +42,11 @@ static ts_status open_vectors(pipeline *a, bool global)
     ts_worker *w = &a->base.worker;
     TS_TRY(ts_event_open(w->device, &a->copied));
     TS_TRY(ts_event_open(w->device, &a->averaged));
+    a->all = (ts_slice){0, w->flat->n};
+    TS_TRY(ts_exchange_open(w, &a->all, 1, false, &a->exchange));
     TS_TRY(ts_worker_zeros(w, w->flat->n, &a->average));
     w->update.g = a->average;
+    w->update.carried = ts_exchange_carries_momentum(a->exchange);
     if (!global) return TS_OK;
     TS_TRY(ts_worker_zeros(w, w->flat->n, &a->global));
     w->update.x = a->global;
@@ -91,7 +97,7 @@ static ts_status start(pipeline *a)
     TS_TRY(ts_trace_end(w->trace, w->compute, TS_SPAN_MERGE));
     TS_TRY(ts_stream_after(a->copied, w->compute, w->comm));
     TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, -1));
-    TS_TRY(ts_worker_mean(w, a->average, a->average, w->flat->n));
+    TS_TRY(ts_exchange_mean(a->exchange, 0, a->average, a->average));
     TS_TRY(ts_trace_end(w->trace, w->comm, TS_SPAN_COMM));
     return ts_event_record(a->averaged, w->comm);
 }
@@ -163,7 +169,7 @@ static int pipe_state(ts_algorithm *algorithm, ts_part *parts, int max)
                            {"global", TS_PART_PARAMETERS, a->global, bytes}};
     int n = a->global ? 3 : a->average ? 2 : 1;
     for (int i = 0; i < n && i < max; i++) parts[i] = all[i];
-    return n;
+    return a->exchange ? ts_exchange_state(a->exchange, parts, n, max) : n;
 }
 
 #define PIPELINE                                                                                   \

@@ -6,6 +6,7 @@
  * had come to the method stays with it, whatever share of the run it is told. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "runtime/algorithms/algorithm.h"
 
@@ -45,8 +46,9 @@ static ts_status post_local_after_update(ts_algorithm *algorithm, int64_t step)
         return a->method->ops->after_update
                    ? a->method->ops->after_update(a->method, step - a->begun)
                    : TS_OK;
-    if (step + 1 >= a->first) a->begun = step + 1;
-    return TS_OK;
+    if (step + 1 < a->first) return TS_OK;
+    a->begun = step + 1;
+    return a->method->ops->begin ? a->method->ops->begin(a->method) : TS_OK;
 }
 
 static ts_status post_local_drain(ts_algorithm *algorithm)
@@ -60,7 +62,13 @@ static int post_local_state(ts_algorithm *algorithm, ts_part *parts, int max)
     post_local *a = (post_local *)algorithm;
     const ts_algorithm_ops *ops = a->method->ops;
     parts[0] = (ts_part){"begun", TS_PART_HOST, &a->begun, sizeof a->begun};
-    return 1 + (ops->state ? ops->state(a->method, parts + 1, max - 1) : 0);
+    int n = 1 + a->ssgd->ops->state(a->ssgd, parts + 1, max - 1);
+    for (int i = 1; i < n; i++) { /* the method's may have the same names */
+        char name[sizeof parts->name];
+        memcpy(name, parts[i].name, sizeof name);
+        snprintf(parts[i].name, sizeof parts[i].name, "ssgd.%.26s", name);
+    }
+    return n + (ops->state ? ops->state(a->method, parts + n, max - n) : 0);
 }
 
 static void post_local_close(ts_algorithm *algorithm)

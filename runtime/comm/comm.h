@@ -83,6 +83,8 @@ typedef struct ts_communicator {
     const ts_communicator_ops *ops;
     ts_world *world;
     ts_stream *stream;
+    int64_t sent_bytes; /* by this rank in the collectives that were enqueued so far: exact with
+                           ring; mpi and nccl choose, and are taken to send what a ring sends */
 } ts_communicator;
 
 struct ts_communicator_ops {
@@ -112,6 +114,10 @@ struct ts_communicator_ops {
                       int tag);
     ts_status (*receive)(ts_communicator *communicator, void *data, size_t bytes, int peer,
                          int tag);
+    /* Optional: to <- sum over ranks of from, n bf16 elements, a sum rounded to bf16 wherever it is
+     * passed on: half of all_reduce's bytes. The same bits on all ranks. */
+    ts_status (*all_reduce_bf16)(ts_communicator *communicator, uint16_t *to, const uint16_t *from,
+                                 size_t n);
     /* Asynchronous errors so far; never blocks. */
     ts_status (*poll)(ts_communicator *communicator);
     /* From any thread: frees this rank if it is stuck in a collective, which then fails. */

@@ -31,7 +31,7 @@ int ts_collective_accesses(const void *args, ts_access *list)
 void ts_group_init(ts_group *group, const ts_communicator_ops *ops, const ts_group_kernels *kernels,
                    ts_world *world, ts_stream *stream, const ts_communicator_options *options)
 {
-    group->base = (ts_communicator){ops, world, stream};
+    group->base = (ts_communicator){.ops = ops, .world = world, .stream = stream};
     group->kernels = kernels;
     group->timeout_s = options->timeout_s;
 }
@@ -49,12 +49,40 @@ ts_status ts_group_need_weight(size_t n, ts_reduction reduction, const float *we
     return TS_OK;
 }
 
+size_t ts_group_segment(size_t n, int size)
+{
+    const size_t align = 16;
+    size_t segment = (n + (size_t)size - 1) / (size_t)size;
+    return (segment + align - 1) / align * align;
+}
+
+/* Bytes that a rank sends when `n` elements are reduced around a ring: in each half all segments
+ * but one, rank + 1 and then rank + 2. */
+static size_t sent_around(const ts_world *world, size_t n, size_t element)
+{
+    size_t segment = ts_group_segment(n, world->size), sent = 2 * n;
+    for (int next = 1; next <= 2; next++) {
+        size_t at = segment * (size_t)((world->rank + next) % world->size);
+        size_t rest = at < n ? n - at : 0;
+        sent -= rest < segment ? rest : segment;
+    }
+    return sent * element;
+}
+
 /* A kernel without a CUDA launcher works on host memory, whatever the device. */
-static ts_status launch(const ts_kernel *kernel, const ts_collective *call)
+static ts_status launch(const ts_kernel *kernel, const ts_collective *call, size_t sent)
 {
     ts_stream *stream = call->communicator->stream;
-    return kernel->enqueue ? ts_stream_launch(stream, kernel, call, sizeof *call)
-                           : ts_stream_run_on_host(stream, kernel, call, sizeof *call);
+    TS_TRY(kernel->enqueue ? ts_stream_launch(stream, kernel, call, sizeof *call)
+                           : ts_stream_run_on_host(stream, kernel, call, sizeof *call));
+    call->communicator->sent_bytes += (int64_t)sent;
+    return TS_OK;
+}
+
+/* How often a rank sends its part of an all-gather or a reduce-scatter around a ring. */
+static size_t others(const ts_communicator *communicator)
+{
+    return (size_t)(communicator->world->size - 1);
 }
 
 static ts_group *group_of(ts_communicator *communicator)
@@ -75,7 +103,25 @@ ts_status ts_group_all_reduce(ts_communicator *communicator, float *to, const fl
                           .n = n,
                           .reduction = reduction,
                           .weight = reduction == TS_WEIGHTED_AVERAGE ? weight : NULL};
-    TS_TRY(launch(&group_of(communicator)->kernels->all_reduce, &call));
+    TS_TRY(launch(&group_of(communicator)->kernels->all_reduce, &call,
+                  sent_around(communicator->world, n, sizeof *to)));
+    return TS_OK;
+}
+
+ts_status ts_group_all_reduce_bf16(ts_communicator *communicator, uint16_t *to,
+                                   const uint16_t *from, size_t n)
+{
+    if (n == 0) return TS_OK;
+    ts_collective call = {.communicator = communicator,
+                          .to = to,
+                          .from = from,
+                          .to_bytes = n * sizeof *to,
+                          .from_bytes = n * sizeof *from,
+                          .n = n,
+                          .reduction = TS_SUM,
+                          .type = TS_BF16};
+    TS_TRY(launch(&group_of(communicator)->kernels->all_reduce, &call,
+                  sent_around(communicator->world, n, sizeof *to)));
     return TS_OK;
 }
 
@@ -92,7 +138,8 @@ ts_status ts_group_reduce_scatter(ts_communicator *communicator, float *to, cons
                           .n = n,
                           .reduction = reduction,
                           .weight = reduction == TS_WEIGHTED_AVERAGE ? weight : NULL};
-    TS_TRY(launch(&group_of(communicator)->kernels->reduce_scatter, &call));
+    TS_TRY(launch(&group_of(communicator)->kernels->reduce_scatter, &call,
+                  others(communicator) * n * sizeof *to));
     return TS_OK;
 }
 
@@ -116,7 +163,9 @@ ts_status ts_group_broadcast(ts_communicator *communicator, void *data, size_t b
                           .from_bytes = is_root ? bytes : 0,
                           .n = bytes,
                           .peer = root};
-    TS_TRY(launch(&group_of(communicator)->kernels->broadcast, &call));
+    /* a chain from the root around: the last rank passes nothing on */
+    bool last = (communicator->world->rank + 1) % communicator->world->size == root;
+    TS_TRY(launch(&group_of(communicator)->kernels->broadcast, &call, last ? 0 : bytes));
     return TS_OK;
 }
 
@@ -130,7 +179,8 @@ ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const voi
                           .to_bytes = bytes * (size_t)communicator->world->size,
                           .from_bytes = bytes,
                           .n = bytes};
-    TS_TRY(launch(&group_of(communicator)->kernels->all_gather, &call));
+    TS_TRY(
+        launch(&group_of(communicator)->kernels->all_gather, &call, others(communicator) * bytes));
     return TS_OK;
 }
 
@@ -157,7 +207,7 @@ ts_status ts_group_send(ts_communicator *communicator, const void *data, size_t 
                           .n = bytes,
                           .peer = peer,
                           .tag = tag};
-    TS_TRY(launch(&group_of(communicator)->kernels->send, &call));
+    TS_TRY(launch(&group_of(communicator)->kernels->send, &call, bytes));
     return TS_OK;
 }
 
@@ -172,7 +222,7 @@ ts_status ts_group_receive(ts_communicator *communicator, void *data, size_t byt
                           .n = bytes,
                           .peer = peer,
                           .tag = tag};
-    TS_TRY(launch(&group_of(communicator)->kernels->receive, &call));
+    TS_TRY(launch(&group_of(communicator)->kernels->receive, &call, 0));
     return TS_OK;
 }
 

@@ -26,6 +26,7 @@ typedef struct ts_collective {
     size_t n;                    /* elements of a reduction, else bytes of a rank's part */
     const float *weight;
     ts_reduction reduction;
+    ts_type type;  /* of a reduction's elements: fp32 or bf16 */
     int peer, tag; /* peer: or the root */
 } ts_collective;
 /* For ts_kernel.accesses: what a ts_collective reads and writes. */
@@ -50,6 +51,10 @@ void ts_group_init(ts_group *group, const ts_communicator_ops *ops, const ts_gro
 /* Empties the stream. False when a collective failed: its buffers may then still be written to. */
 bool ts_group_end(ts_group *group);
 
+/* Elements of a rank's segment when n are reduced around a ring: segments begin on cache lines of
+ * their vector, so the last ones may be short or empty. */
+size_t ts_group_segment(size_t n, int size);
+
 /* What every communicator refuses. */
 ts_status ts_group_need_weight(size_t n, ts_reduction reduction, const float *weight);
 ts_status ts_group_need_peer(const ts_communicator *communicator, const char *what, int peer);
@@ -58,6 +63,8 @@ ts_status ts_group_need_other(const ts_communicator *communicator, const char *w
 
 ts_status ts_group_all_reduce(ts_communicator *communicator, float *to, const float *from, size_t n,
                               ts_reduction reduction, const float *weight);
+ts_status ts_group_all_reduce_bf16(ts_communicator *communicator, uint16_t *to,
+                                   const uint16_t *from, size_t n);
 ts_status ts_group_broadcast(ts_communicator *communicator, void *data, size_t bytes, int root);
 ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const void *from,
                               size_t bytes);

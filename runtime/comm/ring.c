@@ -19,7 +19,6 @@
 enum {
     CHUNK_BYTES = 60 * 1024,
     WINDOW = 16,  /* messages in flight each way */
-    ALIGN = 16,   /* elements: segments begin on a cache line of their vector */
     TAG_RING = 0, /* a user's tag t travels as t + 1 */
 };
 #define LONGEST_SLEEP_NS INT64_C(200000)
@@ -48,6 +47,7 @@ typedef struct flow {
     float weight;  /* each own term times this, when `weighted` */
     float divisor; /* each sum by this, when above 1 */
     bool weighted;
+    bool bf16; /* what is summed; else fp32 */
 } flow;
 
 /* ---- arithmetic: loops that the compiler vectorises ---- */
@@ -78,6 +78,13 @@ static void add_weighted_in(float *restrict x, const float *restrict arrived, fl
 static void weigh(float *to, const float *from, float weight, size_t n)
 {
     for (size_t i = 0; i < n; i++) to[i] = weight * from[i];
+}
+
+/* `to` may be `from`. */
+static void add_bf16(uint16_t *to, const uint16_t *from, const uint16_t *arrived, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = ts_bf16_from_float(ts_bf16_to_float(from[i]) + ts_bf16_to_float(arrived[i]));
 }
 
 static void divide(float *x, float divisor, size_t n)
@@ -125,6 +132,11 @@ static const char *source(const flow *f, const message *m)
 static void arrive(const flow *f, const message *m, const float *arrived)
 {
     if (m->step >= f->reduce_steps || m->bytes == 0) return;
+    if (f->bf16) {
+        add_bf16((uint16_t *)(f->to + m->at), (const uint16_t *)(f->from + m->at),
+                 (const uint16_t *)(const void *)arrived, m->bytes / sizeof(uint16_t));
+        return;
+    }
     bool last = m->step == f->reduce_steps - 1;
     size_t n = m->bytes / sizeof(float);
     const float *own = (const float *)(f->from + m->at);
@@ -280,10 +292,11 @@ static ts_status run_all_reduce(const void *args)
     const ts_collective *call = args;
     ring *r = (ring *)call->communicator;
     const ts_world *world = call->communicator->world;
-    size_t size = (size_t)world->size, n = (call->n + size - 1) / size;
-    n = (n + ALIGN - 1) / ALIGN * ALIGN;
-    flow f = around(r, "all-reduce", n * sizeof(float), call->n * sizeof(float));
+    size_t element = ts_type_bytes(call->type);
+    flow f = around(r, "all-reduce", ts_group_segment(call->n, world->size) * element,
+                    call->n * element);
     set_reduction(&f, call);
+    f.bf16 = call->type == TS_BF16;
     f.steps = 2 * f.reduce_steps;
     f.first = world->rank;
     return run_flow(r, &f);
@@ -423,6 +436,7 @@ const ts_communicator_ops ts_communicator_ring = {
     .open = ring_open,
     .close = ring_close,
     .all_reduce = ts_group_all_reduce,
+    .all_reduce_bf16 = ts_group_all_reduce_bf16,
     .broadcast = ts_group_broadcast,
     .all_gather = ts_group_all_gather,
     .reduce_scatter = ts_group_reduce_scatter,

@@ -18,7 +18,8 @@ static ts_status self_open(ts_world *world, ts_stream *stream,
     (void)options;
     ts_communicator *communicator = malloc(sizeof *communicator);
     TS_NEED(communicator, TS_ENOMEM, "no memory for a communicator");
-    *communicator = (ts_communicator){&ts_communicator_self, world, stream};
+    *communicator =
+        (ts_communicator){.ops = &ts_communicator_self, .world = world, .stream = stream};
     *communicator_p = communicator;
     return TS_OK;
 }

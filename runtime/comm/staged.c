@@ -57,6 +57,7 @@ static ts_status stage(staged *s, const void *from, size_t from_bytes, size_t to
 
 static ts_status deliver(staged *s, void *to, size_t bytes)
 {
+    s->base.sent_bytes = s->ring->sent_bytes;
     return bytes ? ts_stream_copy(s->base.stream, to, s->to, bytes) : TS_OK;
 }
 
@@ -69,6 +70,16 @@ static ts_status staged_all_reduce(ts_communicator *communicator, float *to, con
     TS_TRY(s->ring->ops->all_reduce(s->ring, (float *)(void *)s->to,
                                     (const float *)(const void *)s->from, n, reduction,
                                     weight ? s->weight : NULL));
+    return deliver(s, to, n * sizeof *to);
+}
+
+static ts_status staged_all_reduce_bf16(ts_communicator *communicator, uint16_t *to,
+                                        const uint16_t *from, size_t n)
+{
+    staged *s = staged_of(communicator);
+    TS_TRY(stage(s, from, n * sizeof *from, n * sizeof *to, NULL));
+    TS_TRY(s->ring->ops->all_reduce_bf16(s->ring, (uint16_t *)(void *)s->to,
+                                         (const uint16_t *)(const void *)s->from, n));
     return deliver(s, to, n * sizeof *to);
 }
 
@@ -93,7 +104,7 @@ static ts_status staged_broadcast(ts_communicator *communicator, void *data, siz
     TS_TRY(grow(s, &s->to, &s->to_bytes, bytes));
     if (is_root) TS_TRY(ts_stream_copy(s->base.stream, s->to, data, bytes));
     TS_TRY(s->ring->ops->broadcast(s->ring, s->to, bytes, root));
-    return is_root ? TS_OK : deliver(s, data, bytes);
+    return deliver(s, data, is_root ? 0 : bytes);
 }
 
 static ts_status staged_all_gather(ts_communicator *communicator, void *to, const void *from,
@@ -112,7 +123,8 @@ static ts_status staged_send(ts_communicator *communicator, const void *data, si
     staged *s = staged_of(communicator);
     TS_TRY(ts_group_need_other(communicator, "send to", peer, tag));
     TS_TRY(stage(s, data, bytes, 0, NULL));
-    return s->ring->ops->send(s->ring, s->from, bytes, peer, tag);
+    TS_TRY(s->ring->ops->send(s->ring, s->from, bytes, peer, tag));
+    return deliver(s, NULL, 0);
 }
 
 static ts_status staged_receive(ts_communicator *communicator, void *data, size_t bytes, int peer,
@@ -158,7 +170,7 @@ static ts_status staged_open(ts_world *world, ts_stream *stream,
 {
     staged *s = calloc(1, sizeof *s);
     TS_NEED(s, TS_ENOMEM, "no memory for a communicator");
-    s->base = (ts_communicator){&ts_communicator_staged, world, stream};
+    s->base = (ts_communicator){.ops = &ts_communicator_staged, .world = world, .stream = stream};
     ts_status status =
         ts_device_alloc(stream->device, TS_MEMORY_PINNED, sizeof *s->weight, (void **)&s->weight);
     if (!status) status = ts_communicator_ring.open(world, stream, options, &s->ring);
@@ -176,6 +188,7 @@ const ts_communicator_ops ts_communicator_staged = {
     .open = staged_open,
     .close = staged_close,
     .all_reduce = staged_all_reduce,
+    .all_reduce_bf16 = staged_all_reduce_bf16,
     .broadcast = staged_broadcast,
     .all_gather = staged_all_gather,
     .reduce_scatter = staged_reduce_scatter,

@@ -28,7 +28,7 @@ INLINE void round_chunk(size_t n, uint16_t *restrict to, const float *restrict f
 
 /* ---- sgd ------------------------------------------------------------------------------------ */
 
-INLINE void sgd_chunk(const ts_sgd *s, size_t begin, size_t n, int nesterov)
+INLINE void sgd_chunk(const ts_sgd *s, size_t begin, size_t n, int nesterov, int carried)
 {
     float rate = s->control->learning_rate, momentum = s->momentum;
     float *restrict x = s->x + begin, *restrict m = s->m + begin;
@@ -38,7 +38,9 @@ INLINE void sgd_chunk(const ts_sgd *s, size_t begin, size_t n, int nesterov)
         float decay = decays ? s->weight_decay : 0.0f;
 #pragma omp simd
         for (size_t i = block; i < block + TS_VECTOR_BLOCK; i++)
-            x[i] = ts_sgd_element(x[i], &m[i], g[i], rate, momentum, decay, nesterov);
+            x[i] = carried
+                       ? ts_sgd_carried_element(x[i], &m[i], g[i], rate, momentum, decay, nesterov)
+                       : ts_sgd_element(x[i], &m[i], g[i], rate, momentum, decay, nesterov);
     }
     if (s->shadow) round_chunk(n, s->shadow + begin, x);
 }
@@ -49,10 +51,12 @@ static ts_status sgd_run(const void *args)
 #pragma omp parallel for schedule(static) if (s->n >= SERIAL)
     for (size_t begin = 0; begin < s->n; begin += CHUNK) {
         size_t n = smaller(CHUNK, s->n - begin);
-        if (s->nesterov)
-            sgd_chunk(s, begin, n, 1);
+        if (s->carried)
+            sgd_chunk(s, begin, n, s->nesterov, 1);
+        else if (s->nesterov)
+            sgd_chunk(s, begin, n, 1, 0);
         else
-            sgd_chunk(s, begin, n, 0);
+            sgd_chunk(s, begin, n, 0, 0);
     }
     return TS_OK;
 }

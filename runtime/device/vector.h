@@ -13,7 +13,8 @@ enum { TS_VECTOR_BLOCK = 64 }; /* tensors in a flat buffer are padded to this ma
 /* SGD with momentum, as PyTorch defines it:
  *   g' = g + weight_decay x (where the block decays) ; m <- momentum m + g'
  *   d = nesterov ? g' + momentum m : m               ; x <- x - learning_rate d
- * and shadow <- bf16(x). */
+ * and shadow <- bf16(x). With `carried`, g has its momentum in it already (a compressor's momentum
+ * correction) and m gathers that of the weight decay alone: two parts of the same sum. */
 typedef struct ts_sgd {
     size_t n;                  /* a multiple of TS_VECTOR_BLOCK */
     float *x;                  /* [n] fp32 master parameters */
@@ -23,7 +24,7 @@ typedef struct ts_sgd {
     const uint8_t *decays;     /* [n / TS_VECTOR_BLOCK] 1 where weight decay applies; NULL: all */
     const ts_control *control; /* learning_rate is read when the kernel runs */
     float momentum, weight_decay;
-    bool nesterov;
+    bool nesterov, carried;
 } ts_sgd;
 ts_status ts_vector_sgd(ts_stream *stream, const ts_sgd *sgd);
 

@@ -20,6 +20,17 @@ TS_HD float ts_sgd_element(float x, float *m, float g, float learning_rate, floa
     return fmaf(-learning_rate, direction, x);
 }
 
+/* The same where g carries its momentum: *m is that of the weight decay. */
+TS_HD float ts_sgd_carried_element(float x, float *m, float g, float learning_rate, float momentum,
+                                   float decay, int nesterov)
+{
+    float decayed = decay * x;
+    float m1 = fmaf(momentum, *m, decayed);
+    float direction = g + (nesterov ? fmaf(momentum, m1, decayed) : m1);
+    *m = m1;
+    return fmaf(-learning_rate, direction, x);
+}
+
 /* The terms of a merge whose factor is not 0. */
 enum { TS_MERGE_X = 1, TS_MERGE_AVERAGE = 2, TS_MERGE_SNAPSHOT = 4 };
 TS_HD int ts_merge_terms(float a, float b, float c)

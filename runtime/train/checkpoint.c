@@ -329,7 +329,8 @@ static ts_status save_rank(ts_trainer *t, const char *folder)
                                   {"size", size},
                                   {"step", step},
                                   {"period", period},
-                                  {"delay", delay}};
+                                  {"delay", delay},
+                                  {"compress", t->config->compression.name}};
     bag b = {0};
     ts_status status = ts_file_make_folder(folder);
     if (!status) status = rank_file(path, folder, t->world->rank);
@@ -443,10 +444,13 @@ static ts_status check_words(const ts_trainer *t, const ts_safetensors *file, co
             "with --weights",
             path, size ? size : "?", t->world->size, size ? size : "?");
     const struct {
-        const char *key, *mine;
-    } names[] = {{"model", ts_model_name(t->model)}, {"algorithm", t->config->algorithm}};
+        const char *key, *mine, *absent;
+    } names[] = {{"model", ts_model_name(t->model), NULL},
+                 {"algorithm", t->config->algorithm, NULL},
+                 {"compress", t->config->compression.name, "none"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *found = ts_safetensors_metadata(file, names[i].key);
+        if (!found) found = names[i].absent;
         TS_NEED(found && !strcmp(found, names[i].mine), TS_EDATA,
                 "%s is of %s %s, this run's is %s: give --%s %s", path, names[i].key,
                 found ? found : "?", names[i].mine, names[i].key, found ? found : "?");

@@ -122,6 +122,7 @@ ts_status ts_config_open(ts_config *config, ts_option_set **set_p)
         {"Optimisation", optimisation_rows, config},
         {"Algorithm", algorithm_rows, config},
         {"Algorithm's own", ts_algorithm_options, &config->algorithm_config},
+        {"Compression", ts_compression_options, &config->compression},
         {"Device and communication", device_rows, config},
         {"Run", run_rows, config},
     };

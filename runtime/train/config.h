@@ -24,6 +24,7 @@ typedef struct ts_config {
     /* algorithm */
     const char *algorithm, *momentum_policy, *statistics;
     ts_algorithm_config algorithm_config;
+    ts_compression compression;
     /* device and communication */
     const char *device, *communicator;
     int64_t bucket_kib, timeout, run_ahead, nccl_ctas;

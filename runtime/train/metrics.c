@@ -4,6 +4,7 @@
  * when the event has happened, so nothing waits. Times come from the streams' stamps: a window
  * lasts from its first step's begin to its last step's end on the compute stream.
  *   exposed = what compute waited for comm ; hidden = 1 - exposed / comm
+ *   sent_bytes: what rank 0 gave to the wire for a local step, evaluations left out
  *   contention: least squares of a step's own time (waits taken out) on the share of it during
  *   which comm was busy; the slope over the intercept is compute's slow-down beside comm. */
 #include <errno.h>
@@ -28,12 +29,14 @@ enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096, COLLECTIVES = 1 << 1
 /* Times of the steps of one window, ns. */
 typedef struct tally {
     int64_t steps, begin, end;
+    int64_t sent; /* bytes */
     int64_t part[TS_SPAN_KINDS];
 } tally;
 
 /* A window whose numbers are on their way. */
 typedef struct window {
     int64_t first, last; /* local steps [first, last) */
+    int64_t sent;        /* bytes */
     ts_control *sums;    /* pinned copy */
     ts_event *copied;
     tally times;
@@ -51,6 +54,7 @@ struct ts_metrics {
     int64_t opened, written; /* windows closed so far; windows whose lines are written */
     int64_t first;           /* first step of the window that is open */
     ts_control before;       /* sums at the end of the last written window */
+    int64_t sent;            /* the communicator's count when the open window began */
 
     tally open, total; /* of the window that the drain is in; of this process */
     int64_t seen;      /* steps whose end was drained, as a step number */
@@ -97,6 +101,7 @@ ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
               ts_stream_copy(t->compute, m->windows[0].sums, t->control, sizeof(ts_control)));
     TS_TRY_TO(status, fail, ts_stream_sync(t->compute));
     m->before = *m->windows[0].sums;
+    m->sent = t->communicator->sent_bytes;
     if (t->world->rank == 0) {
         TS_TRY_TO(status, fail, ts_file_join(m->path, sizeof m->path, t->run, "metrics.jsonl"));
         TS_TRY_TO(status, fail, ts_json_cut(m->path, is_before, &t->step));
@@ -128,6 +133,7 @@ void ts_metrics_close(ts_metrics *m)
 static void add(tally *sum, const tally *part)
 {
     sum->steps += part->steps;
+    sum->sent += part->sent;
     sum->end += part->end - part->begin; /* a total keeps durations: begin stays 0 */
     for (int i = 0; i < TS_SPAN_KINDS; i++) sum->part[i] += part->part[i];
 }
@@ -168,7 +174,8 @@ static void on_span(void *context, const ts_span *span)
         if (m->seen == w->last) {
             take_collectives(m);
             w->times = m->open;
-            if (w->first >= m->t->config->settle) add(&m->total, &m->open);
+            w->times.sent = w->sent;
+            if (w->first >= m->t->config->settle) add(&m->total, &w->times);
             m->open = (tally){0};
             m->drained++;
         }
@@ -226,13 +233,15 @@ static ts_status write_window(ts_metrics *m, const window *w)
     if (t->world->rank) return TS_OK;
 
     TS_TRY(ts_json_append(m->file, m->path,
-                          json_pack("{s:s, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}",
+                          json_pack("{s:s, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, "
+                                    "s:f}",
                                     "kind", "window", "step", (json_int_t)w->last, "epoch", epoch,
                                     "samples",
                                     (json_int_t)(w->last * t->config->batch * t->world->size),
                                     "loss", loss, "accuracy", accuracy, "learning_rate",
                                     learning_rate, "images_per_second", rate, "compute_s", compute,
-                                    "exposed_s", exposed, "comm_s", comm, "hidden", real(hidden))));
+                                    "exposed_s", exposed, "comm_s", comm, "hidden", real(hidden),
+                                    "sent_bytes", (double)times->sent / steps)));
     char left[32], overlap[48] = "";
     time_left(left, sizeof left, (double)(t->total - w->last) * seconds / steps);
     if (isfinite(hidden)) snprintf(overlap, sizeof overlap, "  hidden %.0f %%", 100 * hidden);
@@ -268,6 +277,8 @@ static ts_status close_window(ts_metrics *m)
     }
     w->first = m->first;
     w->last = m->first = m->t->step;
+    w->sent = m->t->communicator->sent_bytes - m->sent;
+    m->sent += w->sent;
     TS_TRY(ts_stream_copy(m->t->compute, w->sums, m->t->control, sizeof *w->sums));
     TS_TRY(ts_event_record(w->copied, m->t->compute));
     m->opened++;
@@ -314,6 +325,7 @@ ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double sec
     double epoch = (double)t->step / (double)t->per_epoch;
     double train = train_loss(m);
     TS_TRY(remember_evaluation(m));
+    m->sent = t->communicator->sent_bytes; /* no step's */
     if (t->world->rank) return TS_OK;
     ts_info("epoch %.2f  step %lld: test accuracy %.2f %%, test loss %.4f, train loss %.4f", epoch,
             (long long)t->step, 100 * score->accuracy, score->loss, train);
@@ -373,16 +385,16 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
     getrusage(RUSAGE_SELF, &usage);
     ts_device_describe(t->device, device, sizeof device);
     ts_option_set_each(t->options, add_setting, config);
-    double per_step = 1e-9 / (m->total.steps ? (double)m->total.steps : 1);
+    double steps = m->total.steps ? (double)m->total.steps : 1;
     for (int i = 0; i < TS_SPAN_KINDS; i++)
         json_object_set_new(spans, ts_span_names[i],
-                            json_real((double)m->total.part[i] * per_step));
+                            json_real((double)m->total.part[i] * 1e-9 / steps));
     TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
     return ts_json_save(
         path,
         json_pack("{s:s, s:s, s:I, s:I, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
                   "s:I}, s:o,"
-                  " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:I}, s:o}",
+                  " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o}",
                   "program", "twinstream", "state", state, "started",
                   (json_int_t)(m->started / 1000000000), "ended",
                   (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(),
@@ -397,7 +409,8 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
                   "steps", (json_int_t)r->steps, "seconds", r->seconds, "images_per_second",
                   r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
                   real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
-                  "peak_memory_kib", (json_int_t)usage.ru_maxrss, "config", config));
+                  "sent_bytes", (double)m->total.sent / steps, "peak_memory_kib",
+                  (json_int_t)usage.ru_maxrss, "config", config));
 }
 
 ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *score,

@@ -34,16 +34,22 @@ static ts_status check_fit(ts_trainer *t)
     struct {
         uint64_t signature;
         int64_t total, batch, share, seed, period, delay;
+        char compression[128];
     } shape = {ts_model_signature(t->model),
                t->total,
                t->config->batch,
                t->shard.n,
                t->config->seed,
                t->config->algorithm_config.period,
-               t->config->algorithm_config.delay};
+               t->config->algorithm_config.delay,
+               ""};
+    const ts_compression *c = &t->config->compression;
+    snprintf(shape.compression, sizeof shape.compression, "%s %s %s %lld %lld %g %lld", c->name,
+             c->feedback, c->scope, (long long)c->levels, (long long)c->block, c->density,
+             (long long)c->density_warmup);
     return ts_world_same(t->world,
                          "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period or delay",
+                         "period, delay or compression",
                          &shape, sizeof shape);
 }
 

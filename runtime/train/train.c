@@ -150,6 +150,9 @@ static ts_status open_folder(ts_trainer *t)
 ts_worker ts_trainer_worker(const ts_trainer *t)
 {
     const ts_config *c = t->config;
+    ts_compression compression = c->compression;
+    compression.seed = (uint64_t)c->seed;
+    compression.epoch = t->per_epoch;
     ts_flat *flat = ts_model_flat(t->model);
     return (ts_worker){
         .device = t->device,
@@ -172,6 +175,7 @@ ts_worker ts_trainer_worker(const ts_trainer *t)
         .trace = t->trace,
         .momentum_policy = momentum_policy(c->momentum_policy),
         .average_statistics = !strcmp(c->statistics, "average"),
+        .compression = compression,
     };
 }
 

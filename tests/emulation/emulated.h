@@ -84,6 +84,13 @@ template <typename T> T shuffle_xor(T value, int mask)
 #define __syncthreads emulated::barrier
 #define __threadfence_system() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define __shfl_xor_sync(mask, value, by) emulated::shuffle_xor(value, by)
-#define atomicAdd(at, value) (*(at) += (value)) /* fibers take turns */
+#define __threadfence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+/* Fibers take turns. */
+template <typename T> T atomicAdd(T *at, T value)
+{
+    T before = *at;
+    *at += value;
+    return before;
+}
 
 #endif

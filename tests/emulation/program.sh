@@ -68,6 +68,15 @@ for options in "od --synchronous-steps 3" "overlap-local --period 2 --post-local
     near host-$name cuda-$name 0.0001
 done
 
+# compressed exchanges; a decision that falls the other way moves a loss a little
+for options in "ssgd --compress topk --density 0.1" "ssgd --compress dgc --density 0.1 --density-warmup 0" \
+    "cocod --period 2 --compress qsgd" "cocod --period 2 --compress bf16"; do
+    name=$(echo "$options" | tr -d ' -')
+    train host-$name 2 --device host --ops reference --type fp32 --algorithm $options || problem "host, $options"
+    train cuda-$name 2 --device cuda --type fp32 --algorithm $options || problem "cuda, $options"
+    near host-$name cuda-$name 0.02
+done
+
 # one GPU for both
 export TWINSTREAM_EMULATED_GPU=7
 train one 2 --device cuda && problem "two ranks on one GPU were taken"

@@ -177,7 +177,8 @@ static ts_status enqueue(const void *args, void *cuda_stream, issue *function, c
 static ncclResult_t issue_all_reduce(nccl *c, const ts_collective *a, ncclRedOp_t op,
                                      cudaStream_t stream)
 {
-    return api.ncclAllReduce(a->from, a->to, a->n, ncclFloat32, op, c->comm, stream);
+    ncclDataType_t type = a->type == TS_BF16 ? ncclBfloat16 : ncclFloat32;
+    return api.ncclAllReduce(a->from, a->to, a->n, type, op, c->comm, stream);
 }
 
 static ncclResult_t issue_reduce_scatter(nccl *c, const ts_collective *a, ncclRedOp_t op,
@@ -410,6 +411,7 @@ const ts_communicator_ops ts_communicator_nccl = {
     .open = nccl_open,
     .close = nccl_close,
     .all_reduce = ts_group_all_reduce,
+    .all_reduce_bf16 = ts_group_all_reduce_bf16,
     .broadcast = ts_group_broadcast,
     .all_gather = ts_group_all_gather,
     .reduce_scatter = ts_group_reduce_scatter,

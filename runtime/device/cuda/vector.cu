@@ -19,6 +19,13 @@ __device__ static ushort4 rounded(float4 x)
                         ts_bf16_from_float(x.w));
 }
 
+__device__ static float updated(const ts_sgd &s, float x, float *m, float g, float rate,
+                                float decay)
+{
+    return s.carried ? ts_sgd_carried_element(x, m, g, rate, s.momentum, decay, s.nesterov)
+                     : ts_sgd_element(x, m, g, rate, s.momentum, decay, s.nesterov);
+}
+
 __global__ static void __launch_bounds__(THREADS) sgd(ts_sgd s)
 {
     float rate = s.control->learning_rate;
@@ -28,10 +35,10 @@ __global__ static void __launch_bounds__(THREADS) sgd(ts_sgd s)
         float4 g = ((const float4 *)s.g)[q];
         bool decays = !s.decays || s.decays[q * QUAD / TS_VECTOR_BLOCK];
         float decay = decays ? s.weight_decay : 0.0f;
-        x.x = ts_sgd_element(x.x, &m.x, g.x, rate, s.momentum, decay, s.nesterov);
-        x.y = ts_sgd_element(x.y, &m.y, g.y, rate, s.momentum, decay, s.nesterov);
-        x.z = ts_sgd_element(x.z, &m.z, g.z, rate, s.momentum, decay, s.nesterov);
-        x.w = ts_sgd_element(x.w, &m.w, g.w, rate, s.momentum, decay, s.nesterov);
+        x.x = updated(s, x.x, &m.x, g.x, rate, decay);
+        x.y = updated(s, x.y, &m.y, g.y, rate, decay);
+        x.z = updated(s, x.z, &m.z, g.z, rate, decay);
+        x.w = updated(s, x.w, &m.w, g.w, rate, decay);
         ((float4 *)s.x)[q] = x;
         ((float4 *)s.m)[q] = m;
         if (s.shadow) ((ushort4 *)s.shadow)[q] = rounded(x);

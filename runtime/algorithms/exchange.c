@@ -1,0 +1,252 @@
+/* exchange.c - see exchange.h. */
+#include "runtime/algorithms/exchange.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WEIGHT_BYTES = 16 /* behind an encoding, where ranks have weights */ };
+
+struct ts_exchange {
+    ts_worker worker;
+    const ts_compressor_ops *ops; /* NULL: none, and nothing below */
+    const ts_slice *slices;
+    int n_slices, n_stages;
+    bool feedback, bf16, scatters;
+    ts_compressor **compressors; /* [n_slices][n_stages], the stages of the density's warm-up */
+    float *residual, *velocity, *anchor; /* flat vectors, or NULL */
+    float *wires;                        /* encodings of all ranks */
+    int64_t calls;                       /* of ts_exchange_mean */
+};
+
+/* ---- open ---- */
+
+/* Weights are pieces and what lies between them is raw; or, with nothing told apart, all is one. */
+static int cut(const ts_exchange *x, ts_slice s, bool apart, ts_stretch *pieces, ts_stretch *raw,
+               int *n_raw_p)
+{
+    const ts_flat *f = x->worker.flat;
+    size_t at = s.at, end = s.at + s.n;
+    int n = 0, n_raw = 0;
+    if (!apart) pieces[n++] = (ts_stretch){0, s.n};
+    for (int i = 0; apart && i < f->n_weights; i++) {
+        ts_slice w = f->weights[i];
+        size_t from = w.at > at ? w.at : at, to = w.at + w.n < end ? w.at + w.n : end;
+        if (from >= to) continue;
+        if (from > at) raw[n_raw++] = (ts_stretch){at - s.at, from - at};
+        pieces[n++] = (ts_stretch){from - s.at, to - from};
+        at = to;
+    }
+    if (apart && at < end) raw[n_raw++] = (ts_stretch){at - s.at, end - at};
+    *n_raw_p = n_raw;
+    return n;
+}
+
+/* DGC: from many elements to few, the same factor each epoch (the authors' code: density 0.001 in 5
+ * epochs comes down by .316, .1, .0316, .01, .00316). */
+static double density_of(const ts_compression *c, int stage, int n_stages)
+{
+    return pow(c->density, (double)(stage + 1) / n_stages);
+}
+
+static ts_status open_compressors(ts_exchange *x, bool apart, size_t *bytes_p)
+{
+    const ts_flat *f = x->worker.flat;
+    size_t most = (size_t)f->n_weights + 1;
+    ts_stretch *pieces = calloc(2 * most, sizeof *pieces), *raw = pieces + most;
+    TS_NEED(pieces, TS_ENOMEM, "no memory to cut %zu layers", most);
+    ts_status status = TS_OK;
+    for (int i = 0; i < x->n_slices * x->n_stages && !status; i++) {
+        ts_slice slice = x->slices[i / x->n_stages];
+        ts_compression settings = x->worker.compression;
+        int n_raw, n = cut(x, slice, apart, pieces, raw, &n_raw);
+        settings.density = density_of(&settings, i % x->n_stages, x->n_stages);
+        status = ts_compressor_open(x->worker.compute, x->ops, &settings, slice.n, pieces, n, raw,
+                                    n_raw, &x->compressors[i]);
+        if (status) break;
+        size_t bytes = ts_compressor_bytes(x->compressors[i]);
+        if (bytes > *bytes_p) *bytes_p = bytes;
+    }
+    free(pieces);
+    return status;
+}
+
+static ts_status alloc_vectors(ts_exchange *x, bool changes, size_t wire_bytes)
+{
+    const ts_worker *w = &x->worker;
+    size_t n = w->flat->n, all = (wire_bytes + WEIGHT_BYTES) * (size_t)w->size;
+    if (x->feedback || x->scatters) TS_TRY(ts_worker_zeros(w, n, &x->residual));
+    if (x->ops->corrects_momentum) TS_TRY(ts_worker_zeros(w, n, &x->velocity));
+    if (changes) TS_TRY(ts_worker_zeros(w, n, &x->anchor));
+    TS_TRY(ts_worker_zeros(w, all / sizeof(float), &x->wires));
+    TS_TRY(ts_exchange_begin(x));
+    return ts_stream_sync(w->compute); /* comm does not wait for compute's fills */
+}
+
+static ts_status open_all(ts_exchange *x, bool changes)
+{
+    const ts_worker *w = &x->worker;
+    const ts_compression *c = &w->compression;
+    bool global = c->scope && !strcmp(c->scope, "global");
+    bool apart = !global && !x->ops->layerless && w->flat->weights;
+    ts_format format;
+    size_t bytes = 0;
+    TS_TRY(x->ops->format(c, &format));
+    TS_NEED(!changes || !x->ops->corrects_momentum, TS_EUSAGE,
+            "%s corrects the momentum of gradients, but what is averaged here are models: take "
+            "--algorithm ssgd, or --compress topk",
+            x->ops->name);
+    TS_NEED(
+        !global || x->ops->layerless || x->n_slices == 1, TS_EUSAGE,
+        "--scope global encodes all as one vector, but here it travels in %d parts, each as soon "
+        "as it is made: add --overlap no",
+        x->n_slices);
+    TS_NEED(w->size < TS_COMPRESS_RANKS_MAX, TS_EUSAGE, "compression on %d ranks; at most %d",
+            w->size, TS_COMPRESS_RANKS_MAX - 1);
+    x->feedback = x->ops->corrects_momentum || ts_compression_feedback(c, x->ops);
+    x->bf16 =
+        x->ops->reduces == TS_REDUCES_BF16 && !w->weight && w->communicator->ops->all_reduce_bf16;
+    x->scatters = format.scatters;
+    x->n_stages = x->ops->corrects_momentum && c->epoch ? 1 + (int)c->density_warmup : 1;
+    x->compressors = calloc((size_t)(x->n_slices * x->n_stages), sizeof(ts_compressor *));
+    TS_NEED(x->compressors, TS_ENOMEM, "no memory for %d compressors", x->n_slices * x->n_stages);
+    TS_TRY(open_compressors(x, apart, &bytes));
+    return alloc_vectors(x, changes, bytes);
+}
+
+ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int n_slices,
+                           bool changes, ts_exchange **exchange_p)
+{
+    ts_exchange *x = calloc(1, sizeof *x);
+    TS_NEED(x, TS_ENOMEM, "no memory for an exchange");
+    x->worker = *worker;
+    x->slices = slices;
+    x->n_slices = n_slices;
+    ts_status status = ts_compressor_find(&worker->compression, &x->ops);
+    if (worker->size == 1) x->ops = NULL; /* nobody to tell */
+    if (!status && x->ops) status = open_all(x, changes);
+    if (status) {
+        ts_exchange_close(x);
+        return ts_status_pass(__FILE__, __LINE__, status);
+    }
+    *exchange_p = x;
+    return TS_OK;
+}
+
+void ts_exchange_close(ts_exchange *x)
+{
+    if (!x) return;
+    void *memory[] = {x->wires, x->anchor, x->velocity, x->residual};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        ts_device_release(x->worker.device, TS_MEMORY_DEVICE, memory[i]);
+    for (int i = 0; x->compressors && i < x->n_slices * x->n_stages; i++)
+        ts_compressor_close(x->compressors[i]);
+    free(x->compressors);
+    free(x);
+}
+
+ts_status ts_exchange_begin(ts_exchange *x)
+{
+    const ts_flat *f = x->worker.flat;
+    if (!x->anchor) return TS_OK;
+    return ts_stream_copy(x->worker.compute, x->anchor, f->parameters, f->n * sizeof(float));
+}
+
+/* ---- exchange ---- */
+
+/* All encodings are sent to all, or their sum is made on the way and counts as one. */
+static ts_status travel(ts_exchange *x, ts_coding *c, size_t bytes)
+{
+    const ts_worker *w = &x->worker;
+    ts_communicator *k = w->communicator;
+    if (x->bf16) {
+        uint16_t *halves = (uint16_t *)(void *)c->wire;
+        return k->ops->all_reduce_bf16(k, halves, halves, bytes / sizeof *halves);
+    }
+    if (x->ops->reduces == TS_REDUCES_F32) {
+        float *values = (float *)(void *)c->wire;
+        return ts_worker_mean(w, values, values, bytes / sizeof *values);
+    }
+    if (w->weight) TS_TRY(ts_stream_copy(w->comm, c->wire + bytes, w->weight, sizeof *w->weight));
+    return k->ops->all_gather(k, x->wires, c->wire, c->stride);
+}
+
+/* Where the encodings lie, and what each counts for. */
+static void place(const ts_exchange *x, ts_coding *c, size_t bytes)
+{
+    const ts_worker *w = &x->worker;
+    bool gathered = !x->bf16 && x->ops->reduces != TS_REDUCES_F32;
+    c->ranks = gathered ? w->size : 1;
+    c->weight = x->ops->reduces == TS_REDUCES_F32 ? 1 : 1 / (float)w->size;
+    c->weighted = gathered && w->weight;
+    c->stride = bytes + (c->weighted ? WEIGHT_BYTES : 0);
+    c->wire = (unsigned char *)x->wires + (gathered ? (size_t)w->rank * c->stride : 0);
+}
+
+static int stage_of(const ts_exchange *x)
+{
+    int64_t epoch = x->worker.compression.epoch;
+    if (x->n_stages == 1) return 0;
+    int64_t stage = x->calls / x->n_slices / epoch;
+    return stage < x->n_stages ? (int)stage : x->n_stages - 1;
+}
+
+static float *at(float *vector, size_t begin)
+{
+    return vector ? vector + begin : NULL;
+}
+
+ts_status ts_exchange_mean(ts_exchange *x, int slice, float *to, const float *from)
+{
+    const ts_worker *w = &x->worker;
+    ts_slice s = x->slices[slice];
+    if (!x->ops) return ts_worker_mean(w, to + s.at, from + s.at, s.n);
+    ts_compressor *compressor = x->compressors[slice * x->n_stages + stage_of(x)];
+    size_t bytes = ts_compressor_bytes(compressor);
+    ts_coding c = {.seed = w->compression.seed,
+                   .call = (uint64_t)x->calls++,
+                   .first = s.at,
+                   .anchor = at(x->anchor, s.at),
+                   .from = from + s.at,
+                   .residual = at(x->residual, s.at),
+                   .feedback = x->feedback,
+                   .velocity = at(x->velocity, s.at),
+                   .momentum = w->update.momentum,
+                   .nesterov = w->update.nesterov,
+                   .rank = w->rank,
+                   .to = to + s.at};
+    place(x, &c, bytes);
+    TS_TRY(ts_compressor_encode(compressor, &c, w->comm));
+    TS_TRY(travel(x, &c, bytes));
+    c.wire = (unsigned char *)x->wires;
+    return ts_compressor_decode(compressor, &c, w->comm);
+}
+
+bool ts_exchange_carries_momentum(const ts_exchange *x)
+{
+    return x->ops && x->ops->corrects_momentum;
+}
+
+/* ---- state ---- */
+
+static int add(ts_part *parts, int n, int max, ts_part part)
+{
+    if (n < max) parts[n] = part;
+    return n < max ? n + 1 : n;
+}
+
+int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
+{
+    if (!x->ops) return n;
+    size_t bytes = x->worker.flat->n * sizeof(float);
+    n = add(parts, n, max, (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
+    if (x->feedback)
+        n = add(parts, n, max,
+                (ts_part){"exchange.residual", TS_PART_PARAMETERS, x->residual, bytes});
+    if (x->velocity)
+        n = add(parts, n, max,
+                (ts_part){"exchange.velocity", TS_PART_PARAMETERS, x->velocity, bytes});
+    if (x->anchor)
+        n = add(parts, n, max, (ts_part){"exchange.anchor", TS_PART_PARAMETERS, x->anchor, bytes});
+    return n;
+}

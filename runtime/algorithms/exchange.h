@@ -1,0 +1,43 @@
+/* exchange.h - the mean over ranks of a slice of a flat vector, compressed or as it is.
+ *
+ * Without a compressor it is ts_worker_mean. With one, every rank encodes what it has to tell (a
+ * gradient, or how its model has changed) and what its earlier encodings have left out, the
+ * encodings travel, and every rank adds all of them up in the same order:
+ *     p_i = v_i - z + e_i ;  c_i = decode(encode(p_i)) ;  e_i <- p_i - c_i
+ *     the mean, and for models the new z, is z + mean over ranks of c_j
+ * e is error feedback's residual, a rank's own. z is 0 for gradients; for models it is the average
+ * that all ranks have agreed on so far, the same bits on each, so that what travels is the change
+ * since then. Encoding and decoding are comm's work: compute goes on.
+ *
+ * Encodings are gathered, size - 1 of them are sent by each rank; what may be summed on its way
+ * (random-k's values, bf16) is reduced instead, for less. */
+#ifndef TS_ALGORITHMS_EXCHANGE_H
+#define TS_ALGORITHMS_EXCHANGE_H
+
+#include "runtime/algorithms/algorithm.h"
+
+typedef struct ts_exchange ts_exchange;
+
+/* What travels as one (a bucket, a fragment, all) are `slices` of the flat vectors, borrowed; each
+ * is exchanged once before any comes again. With `changes` vectors are models, and z begins as the
+ * parameters are now, which must be equal on all ranks. TS_EUSAGE when the worker's compression
+ * makes no sense for this. Allocates and blocks; later calls do neither. */
+ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int n_slices,
+                           bool changes, ts_exchange **exchange_p);
+void ts_exchange_close(ts_exchange *exchange);
+
+/* Enqueue on compute: z <- the parameters, again equal on all ranks. Before the first exchange. */
+ts_status ts_exchange_begin(ts_exchange *exchange);
+
+/* Enqueue on comm: to[slice] <- mean over ranks of from[slice], weighted where the worker has a
+ * weight. Both are flat vectors, and may be the same one. All ranks get the same bits. */
+ts_status ts_exchange_mean(ts_exchange *exchange, int slice, float *to, const float *from);
+
+/* Do gradients come back with their momentum in them? The update must then add none (ts_sgd's
+ * `carried`). */
+bool ts_exchange_carries_momentum(const ts_exchange *exchange);
+
+/* What a checkpoint must hold; appends, returns how many there are now. */
+int ts_exchange_state(ts_exchange *exchange, ts_part *parts, int n, int max);
+
+#endif

@@ -1,0 +1,495 @@
+/* test_golden_compress.c - the trajectories of algorithms whose exchanges are compressed, against
+ * the rule simulated serially in double precision, with encoders of its own.
+ *
+ * The simulation draws the same random words (they are a rule too: key, call, rank, element) and
+ * decides in double; where fp32 falls on the other side of a decision an element strays, which few
+ * may. Half of the vector is a layer's weights, half is biases. */
+#include <math.h>
+
+#include "tests/golden.h"
+
+enum { HALF = N / 2, SETTINGS_MAX = 64 };
+
+typedef struct compressed {
+    setting s;
+    ts_compression c;
+    bool nesterov;
+} compressed;
+
+#define SSGD                                                                                       \
+    "ssgd",                                                                                        \
+    {                                                                                              \
+        .overlap = true                                                                            \
+    }
+#define BLOCKING                                                                                   \
+    "ssgd",                                                                                        \
+    {                                                                                              \
+        .overlap = false                                                                           \
+    }
+#define LOCAL(k)                                                                                   \
+    "local",                                                                                       \
+    {                                                                                              \
+        .period = k                                                                                \
+    }
+#define COCOD(k)                                                                                   \
+    "cocod",                                                                                       \
+    {                                                                                              \
+        .period = k                                                                                \
+    }
+#define DASGD(k, d)                                                                                \
+    "dasgd",                                                                                       \
+    {                                                                                              \
+        .period = k, .delay = d, .mix = 0.25                                                       \
+    }
+#define QSGD(s) .name = "qsgd", .levels = s, .block = 64
+#define GLOBAL .scope = "global"
+#define FED .feedback = "yes"
+#define UNFED .feedback = "no"
+
+static const compressed list[] = {
+    {{SSGD, 0.9, 1e-2, 0, false, false}, {.name = "none"}, false},
+    {{SSGD, 0.9, 1e-2, 0, false, false}, {.name = "bf16"}, false},
+    {{BLOCKING, 0.9, 0, 0, true, false}, {.name = "bf16", UNFED}, true},
+    {{COCOD(3), 0.9, 0, TS_MOMENTUM_AVERAGE, false, true}, {.name = "bf16"}, false},
+    {{SSGD, 0.9, 1e-2, 0, false, false}, {QSGD(7)}, false},
+    {{BLOCKING, 0, 0, 0, true, false}, {QSGD(4), GLOBAL, FED}, false},
+    {{LOCAL(2), 0.9, 0, TS_MOMENTUM_ZERO, false, true}, {QSGD(127), GLOBAL}, false},
+    {{COCOD(2), 0, 1e-2, 0, false, false}, {QSGD(7), FED}, false},
+    {{DASGD(2, 5), 0.9, 0, 0, true, false}, {QSGD(7)}, false},
+    {{SSGD, 0, 0, 0, false, false}, {.name = "terngrad"}, false},
+    {{BLOCKING, 0, 0, 0, true, false}, {.name = "terngrad", GLOBAL, FED}, false},
+    {{COCOD(4), 0, 0, 0, false, false}, {.name = "terngrad"}, false},
+    {{SSGD, 0.9, 1e-2, 0, false, false}, {.name = "topk", .density = 0.1}, true},
+    {{BLOCKING, 0, 0, 0, true, false}, {.name = "topk", .density = 0.3, GLOBAL, UNFED}, false},
+    {{LOCAL(2), 0.9, 0, 0, false, false}, {.name = "topk", .density = 0.25}, false},
+    {{COCOD(3), 0.9, 0, 0, true, true}, {.name = "topk", .density = 0.2, GLOBAL}, false},
+    {{DASGD(4, 1), 0, 0, 0, false, false}, {.name = "topk", .density = 0.5}, false},
+    {{SSGD, 0.9, 0, 0, false, false}, {.name = "randomk", .density = 0.2}, false},
+    {{BLOCKING, 0, 1e-2, 0, true, false}, {.name = "randomk", .density = 0.11, UNFED}, false},
+    {{COCOD(2), 0, 0, 0, true, false}, {.name = "randomk", .density = 0.3, GLOBAL}, false},
+    {{LOCAL(3), 0, 0, 0, false, false}, {.name = "randomk", .density = 0.3, GLOBAL}, false},
+    {{SSGD, 0.9, 1e-2, 0, false, false}, {.name = "dgc", .density = 0.1}, false},
+    {{BLOCKING, 0.9, 1e-2, 0, true, false}, {.name = "dgc", .density = 0.05, GLOBAL}, true},
+    {{SSGD, 0.9, 0, 0, false, false},
+     {.name = "dgc", .density = 0.05, .density_warmup = 2, .epoch = 4},
+     true},
+    {{"pipe", {.synchronous_steps = 2}, 0.9, 0, 0, false, false}, {QSGD(7)}, false},
+    {{"od", {.local_rate = 1}, 0.9, 1e-2, 0, true, false}, {.name = "topk", .density = 0.2}, false},
+    {{"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 0.7}, 0, 0, 0, false, false},
+     {.name = "topk", .density = 0.3},
+     false},
+    {{"cocod", {.period = 2, .post_local = 0.3, .overlap = true}, 0.9, 0, 0, false, false},
+     {.name = "topk", .density = 0.2},
+     false},
+};
+enum { LISTED = sizeof list / sizeof *list };
+static setting settings[LISTED];
+
+static const compressed bad_list[] = {
+    {{LOCAL(2), 0, 0, 0, false, false}, {.name = "dgc", .density = 0.1}, false},
+    {{COCOD(2), 0, 0, 0, false, false}, {.name = "dgc", .density = 0.1}, false},
+    {{"cocod", {.period = 2, .post_local = 0.5, .overlap = true}, 0, 0, 0, false, false},
+     {.name = "dgc", .density = 0.1},
+     false},
+    {{SSGD, 0, 0, 0, false, false}, {.name = "topk", .density = 0.1, GLOBAL}, false},
+    {{SSGD, 0, 0, 0, false, false}, {.name = "dgc", .density = 0.1, UNFED}, false},
+    {{SSGD, 0, 0, 0, false, false}, {.name = "qsgd", .levels = 7, .block = 100}, false},
+    {{COCOD(2), 0, 0, 0, false, false}, {.name = "topk", .density = 1.1}, false},
+};
+enum { BAD = sizeof bad_list / sizeof *bad_list };
+static setting bad[BAD];
+
+static const compressed *find(const setting *s)
+{
+    return s >= bad && s < bad + BAD ? &bad_list[s - bad] : &list[s - settings];
+}
+
+static void prepare(const setting *s, ts_flat *flat, ts_worker *worker)
+{
+    static const ts_slice weights[] = {{0, HALF}}, buckets[] = {{HALF, HALF}, {0, HALF}};
+    const compressed *c = find(s);
+    flat->weights = weights;
+    flat->n_weights = 1;
+    flat->buckets = buckets;
+    flat->n_buckets = 2;
+    worker->compression = c->c;
+    worker->compression.seed = 42;
+    worker->update.nesterov = c->nesterov;
+}
+
+/* ---- encoders, in double ---- */
+
+static double rounded_to_bf16(double x)
+{
+    int exponent;
+    if (x == 0) return 0;
+    frexp(x, &exponent);
+    return ldexp(nearbyint(ldexp(x, 8 - exponent)), exponent - 8);
+}
+
+static double unit_word(uint64_t call, int rank, int element)
+{
+    ts_random4 r = ts_random(42 ^ UINT64_C(0x636f6d7072657373), (uint64_t)element / 4,
+                             call << 16 | (uint64_t)rank);
+    return (double)(r.v[element % 4] >> 8) / 16777216.0;
+}
+
+/* d <- steps of the norm, up or down at random. */
+static void to_levels(const double *p, double *d, int n, double norm, int levels, uint64_t call,
+                      int rank, int first)
+{
+    for (int i = 0; i < n; i++) {
+        double x = norm > 0 ? fmin(fabs(p[i]) / norm * levels, levels) : 0, low = floor(x);
+        low += unit_word(call, rank, first + i) < x - low;
+        d[i] = copysign(low * norm / levels, p[i]);
+    }
+}
+
+static double largest_of(const double *p, int n)
+{
+    double most = 0;
+    for (int i = 0; i < n; i++) most = fmax(most, fabs(p[i]));
+    return most;
+}
+
+static void to_largest(const double *p, double *d, int n, int k)
+{
+    bool taken[N] = {false};
+    memset(d, 0, (size_t)n * sizeof *d);
+    for (int j = 0; j < k; j++) {
+        int best = -1;
+        for (int i = 0; i < n; i++)
+            if (!taken[i] && (best < 0 || fabs(p[i]) > fabs(p[best]))) best = i;
+        taken[best] = true;
+        d[best] = p[best];
+    }
+}
+
+/* Of each of k parts one; `place` is the piece's in the message. */
+static void to_random(const double *p, double *d, int n, int k, bool whole_part, uint64_t call,
+                      int place)
+{
+    memset(d, 0, (size_t)n * sizeof *d);
+    for (int j = 0; j < k; j++) {
+        int begin = j * n / k, size = (j + 1) * n / k - begin;
+        ts_random4 r = ts_random(42 ^ UINT64_C(0x636f6d7072657373), (uint64_t)(place + j / 4),
+                                 call << 16 | 0xffff);
+        int i = begin + (int)((double)r.v[j % 4] / 4294967296.0 * size);
+        d[i] = p[i] * (whole_part ? size : 1);
+    }
+}
+
+/* ---- the exchange, in double: all ranks' ---- */
+
+typedef struct channel {
+    models residual, velocity;
+    double anchor[N];
+    uint64_t calls;
+    int messages; /* of a step */
+    bool changes; /* of models; else gradients */
+    const compressed *c;
+    const setting *s;
+    int size;
+} channel;
+
+static bool is(const channel *l, const char *name)
+{
+    return !strcmp(l->c->c.name, name);
+}
+
+static bool feeds(const channel *l)
+{
+    const char *feedback = l->c->c.feedback;
+    if (feedback) return !strcmp(feedback, "yes");
+    return !is(l, "none") && !is(l, "qsgd") && !is(l, "terngrad");
+}
+
+/* One piece of rank r: what arrives of p. */
+static void encode_piece(const channel *l, int r, const double *p, double *d, int at, int place,
+                         int n, double density)
+{
+    const ts_compression *c = &l->c->c;
+    int k = density * n < 1 ? 1 : (int)(density * n);
+    if (is(l, "qsgd")) {
+        for (int b = 0; b < n; b += 64)
+            to_levels(p + b, d + b, 64, largest_of(p + b, 64), (int)c->levels, l->calls, r, at + b);
+    } else if (is(l, "terngrad")) {
+        double squares = 0;
+        for (int i = 0; i < n; i++) squares += p[i] * p[i];
+        to_levels(p, d, n, fmin(largest_of(p, n), 2.5 * sqrt(squares / n)), 1, l->calls, r, at);
+    } else if (is(l, "topk") || is(l, "dgc")) {
+        to_largest(p, d, n, k);
+    } else if (is(l, "randomk")) {
+        to_random(p, d, n, k, !feeds(l), l->calls, place);
+    } else {
+        for (int i = 0; i < n; i++) d[i] = is(l, "bf16") ? rounded_to_bf16(p[i]) : p[i];
+    }
+}
+
+static double density_now(const channel *l)
+{
+    const ts_compression *c = &l->c->c;
+    if (!is(l, "dgc") || !c->epoch) return c->density;
+    double stage = (double)(l->calls / (uint64_t)l->messages / (uint64_t)c->epoch);
+    return pow(c->density, fmin(1, (stage + 1) / (double)(c->density_warmup + 1)));
+}
+
+/* bf16 sums go around the ring, each sum rounded: segments of 16, 32, ... elements begin with the
+ * rank of their number. */
+static double ring_sum(const channel *l, models d, int at, int n, int i)
+{
+    int segment = ((n + l->size - 1) / l->size + 15) / 16 * 16, first = (i - at) / segment;
+    double sum = d[first][i];
+    for (int j = 1; j < l->size; j++) sum = rounded_to_bf16(d[(first + j) % l->size][i] + sum);
+    return sum;
+}
+
+/* v <- the mean over ranks of elements [at, at + n), on every rank alike. */
+static void exchange(channel *l, models v, int at, int n)
+{
+    static models d;
+    double density = density_now(l), momentum = l->s->momentum, p[N];
+    bool global = l->c->c.scope != NULL, apart = !global && !is(l, "bf16") && !is(l, "none");
+    for (int r = 0; r < l->size; r++) {
+        for (int i = at; i < at + n; i++) {
+            p[i] = v[r][i] - (l->changes ? l->anchor[i] : 0);
+            if (is(l, "dgc")) {
+                double u = l->velocity[r][i];
+                l->velocity[r][i] = l->c->nesterov ? momentum * (u + p[i]) : momentum * u + p[i];
+                p[i] = l->velocity[r][i] + (l->c->nesterov ? p[i] : 0);
+            }
+            if (feeds(l)) p[i] += l->residual[r][i];
+            d[r][i] = p[i]; /* raw, unless encoded below */
+        }
+        int end = apart && at + n > HALF ? HALF : at + n;
+        if (at < end) encode_piece(l, r, p + at, d[r] + at, at, 0, end - at, density);
+        for (int i = at; i < at + n; i++) {
+            l->residual[r][i] = p[i] - d[r][i];
+            if (is(l, "dgc") && i < end && d[r][i] != 0) l->velocity[r][i] = 0;
+        }
+    }
+    for (int i = at; i < at + n; i++) {
+        double sum = l->changes ? l->anchor[i] : 0;
+        if (is(l, "bf16") && !l->s->weighted)
+            sum += ring_sum(l, d, at, n, i) / l->size;
+        else
+            for (int r = 0; r < l->size; r++) sum += weight_of(l->s, r, l->size) * d[r][i];
+        l->anchor[i] = sum;
+        for (int r = 0; r < l->size; r++) v[r][i] = sum;
+    }
+    l->calls++;
+}
+
+/* ---- the algorithms, in double ---- */
+
+static void begin_link(channel *l, const setting *s, int size, int messages, bool changes,
+                       const double *x)
+{
+    memset(l, 0, sizeof *l);
+    l->c = find(s);
+    l->s = s;
+    l->size = size;
+    l->messages = messages;
+    l->changes = changes;
+    memcpy(l->anchor, x, sizeof l->anchor);
+}
+
+static void exchange_gradients(channel *l, const setting *s, models g)
+{
+    if (s->config.overlap) {
+        exchange(l, g, HALF, HALF);
+        exchange(l, g, 0, HALF);
+    } else {
+        exchange(l, g, 0, N);
+    }
+}
+
+/* SGD of all ranks; DGC's gradients have their momentum, and m is that of the weight decay. */
+static void update(const channel *l, everything *now, models g)
+{
+    const setting *s = l->s;
+    double mu = s->momentum;
+    for (int r = 0; r < l->size; r++)
+        for (int i = 0; i < N; i++) {
+            double carried = is(l, "dgc") ? g[r][i] : 0;
+            double own = g[r][i] - carried + s->weight_decay * now->x[r][i];
+            now->m[r][i] = mu * now->m[r][i] + own;
+            now->x[r][i] -=
+                RATE * (carried + (l->c->nesterov ? own + mu * now->m[r][i] : now->m[r][i]));
+        }
+}
+
+/* What an averaging started after a step has snapped and, on comm, made of it. */
+typedef struct flight {
+    everything then, average;
+    bool started;
+} flight;
+
+static void start(channel *l, const everything *now, flight *f)
+{
+    double m[N], s[N];
+    f->then = f->average = *now;
+    f->started = true;
+    exchange(l, f->average.x, 0, N);
+    mean_of(l->s, f->then.m, l->size, m);
+    mean_of(l->s, f->then.s, l->size, s);
+    for (int r = 0; r < l->size; r++) {
+        memcpy(f->average.m[r], m, sizeof m);
+        memcpy(f->average.s[r], s, sizeof s);
+    }
+}
+
+static void merge_one(const setting *s, double *x, const double *y, const double *a)
+{
+    double xi = !strcmp(s->algorithm, "dasgd") ? s->config.mix : 0;
+    if (!strcmp(s->algorithm, "overlap-local")) xi = 1 - s->config.pull;
+    bool corrected = !strcmp(s->algorithm, "cocod");
+    for (int i = 0; i < N; i++)
+        x[i] = corrected ? a[i] + (x[i] - y[i]) : xi * x[i] + (1 - xi) * a[i];
+}
+
+static void merge(const setting *s, int size, everything *now, flight *f)
+{
+    f->started = false;
+    for (int r = 0; r < size; r++) {
+        merge_one(s, now->x[r], f->then.x[r], f->average.x[r]);
+        if (s->policy == TS_MOMENTUM_ZERO) memset(now->m[r], 0, sizeof now->m[r]);
+        if (s->policy == TS_MOMENTUM_AVERAGE)
+            merge_one(s, now->m[r], f->then.m[r], f->average.m[r]);
+        if (s->average_statistics) memcpy(now->s[r], f->average.s[r], sizeof now->s[r]);
+    }
+}
+
+static void simulate_gradient_method(const problem *p, const setting *s, int size,
+                                     everything *trajectory)
+{
+    static everything now;
+    static channel l;
+    static models own, g, late;
+    bool od = !strcmp(s->algorithm, "od"), pipe = od || !strcmp(s->algorithm, "pipe"),
+         late_p = false;
+    static everything global; /* what the update works on: od's W */
+    start_everything(p, &now);
+    begin_link(&l, s, size, s->config.overlap ? 2 : 1, false, now.x[0]);
+    global = now;
+    for (int t = 1; t <= STEPS; t++) {
+        bool synchronous = !pipe || t <= s->config.synchronous_steps;
+        simulate_gradients(p, size, &now, own);
+        memcpy(g, own, sizeof g);
+        if (synchronous) {
+            exchange_gradients(&l, s, g);
+        } else {
+            if (late_p)
+                memcpy(g, late, sizeof g);
+            else
+                memset(g, 0, sizeof g);
+        }
+        memcpy(global.s, now.s, sizeof now.s);
+        update(&l, &global, g);
+        now = global;
+        late_p = !synchronous;
+        if (late_p) {
+            memcpy(late, own, sizeof late);
+            exchange_gradients(&l, s, late);
+            for (int r = 0; od && r < size; r++)
+                for (int i = 0; i < N; i++) now.x[r][i] -= s->config.local_rate * RATE * own[r][i];
+        }
+        trajectory[t] = now;
+    }
+    if (late_p) update(&l, &global, late);
+    if (pipe) memcpy(now.x, global.x, sizeof now.x), memcpy(now.m, global.m, sizeof now.m);
+    trajectory[STEPS + 1] = now;
+}
+
+static void simulate_model_method(const problem *p, const setting *s, int size,
+                                  everything *trajectory)
+{
+    static everything now;
+    static flight flights[STEPS + 1];
+    static channel l, first_part;
+    static models g, v;
+    const char *name = s->algorithm;
+    int k = (int)s->config.period, d = (int)s->config.delay;
+    int first = (int)lround(s->config.post_local * STEPS);
+    bool anchored = !strcmp(name, "overlap-local");
+    for (int t = 0; t <= STEPS; t++) flights[t].started = false;
+    start_everything(p, &now);
+    memset(v, 0, sizeof v);
+    begin_link(&l, s, size, 1, true, now.x[0]);
+    begin_link(&first_part, s, size, s->config.overlap ? 2 : 1, false, now.x[0]);
+    if (anchored) start(&l, &now, &flights[0]);
+    for (int t = 1; t <= STEPS; t++) {
+        simulate_gradients(p, size, &now, g);
+        if (t <= first) exchange_gradients(&first_part, s, g);
+        update(&l, &now, g);
+        if (t == first) memcpy(l.anchor, now.x[0], sizeof l.anchor);
+        int u = t - first; /* the method's own steps */
+        bool due = u > 0 && u % k == 0;
+        int from = !strcmp(name, "local") && due ? t
+                   : !strcmp(name, "dasgd")      ? t - d
+                   : due                         ? t - k
+                                                 : -1;
+        if (from == t) start(&l, &now, &flights[t]);
+        if (from >= 0 && flights[from].started) merge(s, size, &now, &flights[from]);
+        if (due && strcmp(name, "local") != 0) {
+            everything from_here = now;
+            for (int r = 0; anchored && r < size; r++)
+                for (int i = 0; i < N; i++) {
+                    v[r][i] = s->config.anchor_momentum * v[r][i] + (now.x[r][i] - l.anchor[i]);
+                    from_here.x[r][i] = l.anchor[i] + v[r][i];
+                }
+            start(&l, &from_here, &flights[t]);
+        }
+        trajectory[t] = now;
+    }
+    for (int t = 0; t <= STEPS; t++)
+        if (flights[t].started) merge(s, size, &now, &flights[t]);
+    trajectory[STEPS + 1] = now;
+}
+
+static void simulate(const problem *p, const setting *s, int size, everything *trajectory)
+{
+    const char *name = s->algorithm;
+    if (!strcmp(name, "ssgd") || !strcmp(name, "pipe") || !strcmp(name, "od"))
+        simulate_gradient_method(p, s, size, trajectory);
+    else
+        simulate_model_method(p, s, size, trajectory);
+}
+
+/* ---- tests of compression's own ---- */
+
+/* The average that a compressed exchange leaves is the same on all ranks, bit for bit: S-SGD's
+ * models stay equal, and so do Local-SGD's after a merge. */
+static void all_ranks_get_the_same_bits(void **state)
+{
+    (void)state;
+    problem p = random_problem();
+    for (int i = 0; i < LISTED; i++) {
+        const setting *s = &settings[i];
+        float x[N];
+        bool local = !strcmp(s->algorithm, "local");
+        if (!local && strcmp(s->algorithm, "ssgd") != 0) continue;
+        int steps = local ? 4 * (int)s->config.period : STEPS;
+        run_to(&p, s, steps, true, x);
+        OK(ts_world_same(world, "the model", x, sizeof x));
+    }
+}
+
+int main(void)
+{
+    const family f = {.settings = settings,
+                      .n_settings = LISTED,
+                      .simulate = simulate,
+                      .bad = bad,
+                      .n_bad = BAD,
+                      .prepare = prepare,
+                      .strays = N / 32};
+    const struct CMUnitTest tests[] = {
+        GOLDEN_TESTS,
+        cmocka_unit_test(all_ranks_get_the_same_bits),
+    };
+    for (int i = 0; i < LISTED; i++) settings[i] = list[i].s;
+    for (int i = 0; i < BAD; i++) bad[i] = bad_list[i].s;
+    if (!golden_open(&f)) return 1;
+    return golden_close(cmocka_run_group_tests(tests, NULL, NULL));
+}
