@@ -33,18 +33,23 @@ static ts_status check_fit(ts_trainer *t)
 {
     struct {
         uint64_t signature;
-        int64_t total, batch, share, seed, period, delay;
+        int64_t total, batch, per_epoch, seed, period, delay, measured, rebalances, weighted;
     } shape = {ts_model_signature(t->model),
                t->total,
                t->config->batch,
-               t->shard.n,
+               t->per_epoch,
                t->config->seed,
                t->config->algorithm_config.period,
-               t->config->algorithm_config.delay};
-    return ts_world_same(t->world,
+               t->config->algorithm_config.delay,
+               t->shares.measured,
+               t->shares.rebalances,
+               t->shares.weighted};
+    TS_TRY(ts_world_same(t->world,
                          "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period or delay",
-                         &shape, sizeof shape);
+                         "period, delay, shares or rebalance",
+                         &shape, sizeof shape));
+    return ts_world_same(t->world, "the division by shares", t->shares.batches,
+                         (size_t)t->world->size * sizeof *t->shares.batches);
 }
 
 static ts_status gather_identities(ts_trainer *t)
