@@ -489,8 +489,11 @@ static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char
     control.seed = (uint64_t)t->config->seed;
     control.averaging_weight = (float)t->shard.batch / (float)t->shard.global;
     int64_t batch = word_of(file, "batch");
-    if (batch > 0 && word_of(file, "global-batch") == t->shard.global) /* divided otherwise? */
+    if (batch > 0 && batch != t->shard.batch && word_of(file, "global-batch") == t->shard.global) {
+        ts_info("rank 0's batch was %lld in the checkpoint's run and is %d now, by --shares",
+                (long long)batch, t->shard.batch);
         control.position = control.position / batch * t->shard.batch;
+    }
     TS_TRY(ts_stream_copy(t->compute, t->control, &control, sizeof control));
     TS_TRY(ts_stream_sync(t->compute));
     int n =

@@ -164,7 +164,8 @@ static ts_status time_steps(ts_trainer *t, ts_step_times *times)
 /* The costs of all ranks from this one's times. */
 static ts_status gather(ts_trainer *t, const ts_step_times *times)
 {
-    ts_cost own = {fmax(0, times->step_s - times->batch_s), times->batch_s / t->shard.batch, 0};
+    ts_cost own = {.fixed_s = fmax(0, times->step_s - times->batch_s),
+                   .picture_s = fmax(1e-12, times->batch_s / t->shard.batch)};
     return t->world->ops->all_gather(t->world, &own, t->shares.costs, sizeof own);
 }
 

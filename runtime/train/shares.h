@@ -28,8 +28,9 @@ const char *ts_shares_text(int size, const int *batches, char *text, size_t byte
 /* trainer->shares as the options say; with --shares measured equal batches at first. */
 ts_status ts_shares_open(ts_trainer *trainer);
 void ts_shares_close(ts_trainer *trainer);
-/* Settle what is measured, or what was before a resume `from` a checkpoint (NULL: it does not).
- * Before an algorithm is open; blocks. Collective. */
+/* Settle what is measured. A run that resumes `from` a checkpoint (NULL: it does not) goes on with
+ * the checkpoint's batches where they were measured or may have been divided anew; a list, and
+ * equal, mean what they say. Before an algorithm is open; blocks. Collective. */
 ts_status ts_shares_settle(ts_trainer *trainer, const char *from);
 /* After an epoch's last step: where the slowest rank's steps have taken 15 % longer than the mean,
  * divide anew. Blocks, and then allocates. Collective. */

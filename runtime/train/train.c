@@ -365,7 +365,8 @@ static void announce(const ts_trainer *t)
 {
     char device[256], batch[128];
     ts_device_describe(t->device, device, sizeof device);
-    ts_shares_text(t->world->size, t->shares.batches, batch, sizeof batch);
+    snprintf(batch, sizeof batch, "%lld", (long long)t->config->batch);
+    if (t->shares.weighted) ts_shares_text(t->world->size, t->shares.batches, batch, sizeof batch);
     const ts_algorithm_ops *a = t->algorithm->ops;
     ts_info("%s on %s, %s, %zu parameters, %s", ts_model_name(t->model), t->dataset->name,
             ts_type_name(ts_model_get_options(t->model)->type), ts_model_parameter_count(t->model),
