@@ -76,7 +76,7 @@ static void list_algorithms(FILE *out)
 {
     fprintf(out, "\nAlgorithms\n");
     for (int i = 0; ts_algorithms[i]; i++)
-        fprintf(out, "  %-7s %s, %s\n          %s\n", ts_algorithms[i]->name,
+        fprintf(out, "  %-13s %s, %s\n                %s\n", ts_algorithms[i]->name,
                 ts_algorithms[i]->title, ts_algorithms[i]->paper, ts_algorithms[i]->rule);
 }
 

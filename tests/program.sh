@@ -41,7 +41,7 @@ expect 0 'cocod|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --l
 expect 0 'of which latency|as tree it would take|when training: NCCL_ALGO=Tree' \
     "$program" plan --step 0.005 --ranks 4096 --per-host 8 --link-gbps 400 --latency-us 10
 expect 64 'period|or auto' "$program" plan --step 1 --period many
-expect 0 '"algorithm":"dasgd"' "$program" plan --step 0.01 --json
+expect 0 '"algorithm":"dasgd"|"algorithm":"pipe"|"algorithm":"od"|"algorithm":"overlap-local"' "$program" plan --step 0.01 --json
 expect 64 'how long is a local step' "$program" plan
 expect 64 'is not a list of sizes' "$program" plan --step 1 --ranks 4,x
 expect 0 '--learning-rate|TWINSTREAM_LEARNING_RATE|cocod' "$program" train --help
@@ -56,6 +56,9 @@ expect 64 'delay' "$program" train $quick --algorithm dasgd --delay -1
 expect 64 'period|whole number or auto' "$program" train $quick --algorithm cocod --period atuo
 expect 64 'delay|whole number or auto' "$program" train $quick --algorithm dasgd --delay some
 expect 64 'mix' "$program" train $quick --algorithm dasgd --mix 1.5
+expect 64 'pull' "$program" train $quick --algorithm overlap-local --pull 0
+expect 64 'synchronous-steps' "$program" train $quick --algorithm pipe --synchronous-steps -1
+expect 64 'post-local is for algorithms that average models; od' "$program" train $quick --algorithm od --post-local 0.5
 expect 64 'must be a whole number' "$program" train --batch 12x
 expect 64 'TWINSTREAM_BATCH' env TWINSTREAM_BATCH=none "$program" train
 expect 64 'batch|256' "$program" train $quick --batch 300
@@ -80,10 +83,11 @@ expect 65 'data_batch_3.bin|label' "$program" train --model tiny --data cifar10:
 expect 70 'not finite|--learning-rate' "$program" train $quick --steps 20 --learning-rate 1e6 --run r1
 
 # ---- ranks of two builds ----
-commit=$("$program" --version | sed 's/.*(\([0-9a-f]*\).*/\1/')
-sed "s/$commit/ffffffffffff/g" "$program" >other
+# the beginning of the commit only: its end may be another string's
+commit=$("$program" --version | sed 's/.*(\([0-9a-f]\{8\}\).*/\1/')
+sed "s/$commit/ffffffff/g" "$program" >other
 chmod +x other
-expect 64 'rank 1|ffffffffffff|one build' "$mpirun" 1 "$program" train $quick --steps 2 --run r4 : -np 1 ./other train $quick --steps 2 --run r4
+expect 64 'rank 1|ffffffff|one build' "$mpirun" 1 "$program" train $quick --steps 2 --run r4 : -np 1 ./other train $quick --steps 2 --run r4
 
 # ---- checkpoints: bit-exact resume, and every way one can be bad ----
 steps="--steps 12 --checkpoint-every 0.5 --keep 1 --algorithm cocod --period 3"
@@ -117,14 +121,38 @@ expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights "$n
 expect 65 'mlp|fc1.weight' "$program" eval --model mlp --data $data --weights whole/model.safetensors
 expect 64 '--weights' "$program" eval --model tiny --data $data
 
-# ---- --period auto: a number is chosen and saved, and the run is the one with that number given ----
 same() { # same TEXT FILE FILE
     if cmp -s "$2" "$3"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $1"; fi
 }
+
+# ---- the other algorithms: a run, and its second half again ----
+number=0
+expect 0 'all 12 local steps of this run are synchronous' "$program" train $quick --steps 12 --algorithm pipe --run r7
+for options in '--algorithm pipe --synchronous-steps 4' '--algorithm od --synchronous-steps 4' \
+    '--algorithm overlap-local --period 3' '--algorithm dasgd --period 2 --post-local 0.5' \
+    '--algorithm pipe --synchronous-steps 20' '--algorithm local --period 2 --post-local 0.8'; do
+    number=$((number + 1)) run=other$number
+    options="$quick --steps 12 --checkpoint-every 0.75 --keep 9 $options"
+    expect 0 'done' "$mpirun" 2 "$program" train $options --run $run
+    expect 0 'resuming|after local step 6' "$mpirun" 2 "$program" train $options --run $run-again \
+        --resume $run/checkpoints/step-00000006
+    same "resumed with $options, another model" $run/model.safetensors $run-again/model.safetensors
+done
+expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --overlap no --run ssgd
+same "Pipe-SGD that is synchronous to the end is not S-SGD" ssgd/model.safetensors other5/model.safetensors
+if cmp -s other1/model.safetensors other2/model.safetensors; then
+    failed=$((failed + 1)); echo "FAILED: OD-SGD takes no local steps"; else passed=$((passed + 1)); fi
+expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole
+expect 0 'S-SGD for 6 local steps, then every k steps' "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r5
+expect 0 'done' "$program" train $quick --steps 12 --algorithm od --synchronous-steps 2 --run alone-od
+expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --run alone-ssgd
+same "OD-SGD on one rank is not SGD" alone-od/model.safetensors alone-ssgd/model.safetensors
+
+# ---- --period auto: a number is chosen and saved, and the run is the one with that number given ----
 chosen() { sed -n "s/^$2 = \([1-9][0-9]*\)$/\1/p" "$1/config"; }
 expect 0 'period auto: one rank' "$program" train $quick --steps 2 --algorithm cocod --period auto --run tuned0
 # a period above 1 where steps are short beside an average (mlp), 1 where they are long
-for run in 'cocod tiny 16' 'dasgd mlp 1' 'local mlp 1'; do
+for run in 'cocod tiny 16' 'dasgd mlp 1' 'overlap-local mlp 1' 'local mlp 1'; do
     set -- $run
     auto="--algorithm $1 --period auto --delay auto"
     options="$quick --model $2 --batch $3 --momentum-policy average --statistics average --steps 16"

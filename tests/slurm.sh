@@ -5,7 +5,10 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 top=$here/..
-export TWINSTREAM_BUILD=$(dirname "$1") NETLAB=sj$$ OMPI_MCA_mpi_yield_when_idle=1
+TWINSTREAM_BUILD=$(dirname "$1") NETLAB=sj$$
+export TWINSTREAM_BUILD NETLAB
+# many ranks on few cores; Open MPI 4 under a loaded machine now and then fails to open its shared memory
+export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=tcp,self
 work=$(mktemp -d)
 failed=0
 "$here/slurmlab" up 4 4 || exit $?

@@ -1,70 +1,7 @@
-/* test_golden.c - trajectories of every algorithm, every parameter after every step, against the
- * papers' equations simulated serially in double precision for all ranks.
- *
- * The problem is a quadratic for each element with a target and a curvature of each rank's own:
- * f_i(x) = a_i/2 (x - t_i)^2. Statistics follow the parameters, at each rank's own offset. The
- * simulation below knows nothing of our code. */
+/* test_golden.c - S-SGD, Local-SGD, CoCoD-SGD and DaSGD against their papers' equations. */
 #include <math.h>
 
-#include "runtime/algorithms/algorithm.h"
-#include "runtime/device/vector.h"
-#include "tests/check.h"
-
-enum { N = 128, N_STATISTICS = 64, RANKS_MAX = 4, STEPS = 17 };
-
-static ts_world *world;
-static ts_device *device;
-static ts_stream *compute, *comm;
-static ts_communicator *communicator;
-
-typedef struct problem {
-    double target[RANKS_MAX][N], curve[RANKS_MAX][N], start;
-} problem;
-
-typedef struct setting {
-    const char *algorithm;
-    ts_algorithm_config config;
-    double momentum, weight_decay;
-    ts_momentum_policy policy;
-    bool weighted;           /* rank r has the weight (r + 1) / (1 + 2 + ... + size) */
-    bool average_statistics; /* else they are each rank's own */
-} setting;
-
-#define RATE 0.1
-
-static problem random_problem(void)
-{
-    problem p = {.start = 1};
-    for (int r = 0; r < RANKS_MAX; r++)
-        for (int i = 0; i < N; i++) {
-            ts_random4 u = ts_random(5, (uint64_t)r, (uint64_t)i);
-            p.target[r][i] = 4 * ts_random_unit(u.v[0]) - 2;
-            p.curve[r][i] = 0.2 + ts_random_unit(u.v[1]);
-        }
-    return p;
-}
-
-/* ---- the simulation, in double ---- */
-
-typedef double models[RANKS_MAX][N];
-
-static double weight_of(const setting *s, int rank, int size)
-{
-    return s->weighted ? (rank + 1) / (size * (size + 1) / 2.) : 1. / size;
-}
-
-static void mean_of(const setting *s, models x, int size, double *mean)
-{
-    for (int i = 0; i < N; i++) {
-        mean[i] = 0;
-        for (int r = 0; r < size; r++) mean[i] += weight_of(s, r, size) * x[r][i];
-    }
-}
-
-/* What the four flat buffers hold, for all ranks; statistics fill the beginning of theirs. */
-typedef struct everything {
-    models x, m, s;
-} everything;
+#include "tests/golden.h"
 
 /* The average `a` of the models `y` is merged into rank r's model (or momentum) `x`. */
 static void merge_one(const setting *s, double *x, const double *y, const double *a)
@@ -90,38 +27,37 @@ static void merge_all(const setting *s, int size, everything *now, everything *t
     }
 }
 
-static void simulate_step(const problem *p, const setting *s, int size, everything *now)
+static void simulate_step(const problem *p, const setting *s, bool synchronous, int size,
+                          everything *now)
 {
     static models g;
-    for (int r = 0; r < size; r++)
-        for (int i = 0; i < N; i++) {
-            g[r][i] = p->curve[r][i] * (now->x[r][i] - p->target[r][i]);
-            now->s[r][i] = 0.9 * now->s[r][i] + 0.1 * (now->x[r][i] + r);
-        }
-    if (!strcmp(s->algorithm, "ssgd")) {
+    simulate_gradients(p, size, now, g);
+    if (synchronous) {
         double mean[N];
         mean_of(s, g, size, mean);
         for (int r = 0; r < size; r++) memcpy(g[r], mean, sizeof mean);
     }
-    for (int r = 0; r < size; r++)
-        for (int i = 0; i < N; i++) {
-            now->m[r][i] = s->momentum * now->m[r][i] + g[r][i] + s->weight_decay * now->x[r][i];
-            now->x[r][i] -= RATE * now->m[r][i];
-        }
+    simulate_sgd(s, size, now, g);
 }
 
-/* trajectory[t] is everything after local step t, trajectory[STEPS + 1] after the drain. */
+/* Local steps of S-SGD before the method begins. */
+static int first_local(const setting *s)
+{
+    return (int)(s->config.post_local * STEPS + 0.5);
+}
+
 static void simulate(const problem *p, const setting *s, int size, everything *trajectory)
 {
     static everything now, snapshot[STEPS + 1]; /* of the averaging started after step t */
     bool started[STEPS + 1] = {false};
     const char *name = s->algorithm;
-    int k = (int)s->config.period, d = (int)s->config.delay;
-    memset(&now, 0, sizeof now);
-    for (int r = 0; r < RANKS_MAX; r++)
-        for (int i = 0; i < N; i++) now.x[r][i] = p->start;
-    for (int t = 1; t <= STEPS; t++) {
-        simulate_step(p, s, size, &now);
+    int k = (int)s->config.period, d = (int)s->config.delay, first = first_local(s);
+    start_everything(p, &now);
+    for (int all = 1; all <= STEPS; all++) {
+        int t = all - first; /* the method's own step, its first is 1 */
+        simulate_step(p, s, !strcmp(name, "ssgd") || t < 1, size, &now);
+        trajectory[all] = now;
+        if (t < 1) continue;
         /* the average of which earlier step is merged now? Local-SGD averages what is there */
         int from = !strcmp(name, "local") && t % k == 0   ? t
                    : !strcmp(name, "cocod") && t % k == 0 ? t - k
@@ -139,120 +75,11 @@ static void simulate(const problem *p, const setting *s, int size, everything *t
             snapshot[t] = now;
             started[t] = true;
         }
-        trajectory[t] = now;
+        trajectory[all] = now;
     }
     for (int t = 1; t <= STEPS; t++) /* what is still in flight, in its order */
         if (started[t]) merge_all(s, size, &now, &snapshot[t]);
     trajectory[STEPS + 1] = now;
-}
-
-/* ---- our code on the same problem ---- */
-
-typedef struct gradient_job {
-    float *g, *statistics;
-    const float *x;
-    const problem *p;
-    int rank;
-} gradient_job;
-
-static ts_status gradient_run(const void *args)
-{
-    const gradient_job *j = args;
-    for (int i = 0; i < N; i++)
-        j->g[i] = (float)(j->p->curve[j->rank][i] * (j->x[i] - j->p->target[j->rank][i]));
-    for (int i = 0; i < N_STATISTICS; i++)
-        j->statistics[i] = (float)(0.9 * j->statistics[i] + 0.1 * (j->x[i] + j->rank));
-    return TS_OK;
-}
-
-static const ts_kernel gradient_kernel = {.name = "test gradient", .run = gradient_run};
-
-typedef struct rig {
-    ts_flat flat;
-    ts_control *control;
-    float *weight;
-    ts_worker worker;
-    ts_algorithm *algorithm;
-    ts_slice buckets[2];
-    const setting *s;
-    const problem *p;
-    int64_t step;
-} rig;
-
-static void *alloc(size_t bytes)
-{
-    void *memory;
-    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, bytes, &memory));
-    OK(ts_stream_fill(compute, memory, 0, bytes));
-    OK(ts_stream_sync(compute));
-    return memory;
-}
-
-static void open_rig(rig *r, const problem *p, const setting *s)
-{
-    memset(r, 0, sizeof *r);
-    r->p = p;
-    r->s = s;
-    r->buckets[0] = (ts_slice){64, 64};
-    r->buckets[1] = (ts_slice){0, 64};
-    r->flat = (ts_flat){.n = N,
-                        .parameters = alloc(N * 4),
-                        .gradients = alloc(N * 4),
-                        .momentum = alloc(N * 4),
-                        .shadow = alloc(N * 2),
-                        .statistics = alloc(N_STATISTICS * 4),
-                        .n_statistics = N_STATISTICS,
-                        .buckets = r->buckets,
-                        .n_buckets = 2};
-    for (int i = 0; i < N; i++) r->flat.parameters[i] = (float)p->start;
-    r->control = alloc(sizeof *r->control);
-    r->control->learning_rate = (float)RATE;
-    r->weight = alloc(sizeof *r->weight);
-    *r->weight = (float)weight_of(s, world->rank, world->size);
-    r->worker = (ts_worker){.device = device,
-                            .compute = compute,
-                            .comm = comm,
-                            .communicator = communicator,
-                            .rank = world->rank,
-                            .size = world->size,
-                            .flat = &r->flat,
-                            .momentum_policy = s->policy,
-                            .average_statistics = s->average_statistics,
-                            .weight = s->weighted ? r->weight : NULL};
-    OK(ts_algorithm_find(s->algorithm)->open(&r->worker, &s->config, &r->algorithm));
-}
-
-static void close_rig(rig *r)
-{
-    OK(ts_stream_sync(compute));
-    OK(ts_stream_sync(comm)); /* an average may still be under way */
-    r->algorithm->ops->close(r->algorithm);
-    void *all[] = {r->flat.parameters, r->flat.gradients, r->flat.momentum, r->flat.statistics,
-                   r->flat.shadow,     r->control,        r->weight};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        ts_device_release(device, TS_MEMORY_DEVICE, all[i]);
-}
-
-/* One local step with the hooks in their places. */
-static void run_step(rig *r, bool hooks)
-{
-    ts_algorithm *a = r->algorithm;
-    gradient_job job = {r->flat.gradients, r->flat.statistics, r->flat.parameters, r->p,
-                        world->rank};
-    OK(ts_stream_launch(compute, &gradient_kernel, &job, sizeof job));
-    for (int b = 0; hooks && a->ops->bucket_ready && b < 2; b++) OK(a->ops->bucket_ready(a, b));
-    if (hooks && a->ops->before_update) OK(a->ops->before_update(a, r->step));
-    ts_sgd sgd = {.n = N,
-                  .x = r->flat.parameters,
-                  .shadow = r->flat.shadow,
-                  .m = r->flat.momentum,
-                  .g = r->flat.gradients,
-                  .control = r->control,
-                  .momentum = (float)r->s->momentum,
-                  .weight_decay = (float)r->s->weight_decay};
-    OK(ts_vector_sgd(compute, &sgd));
-    if (hooks && a->ops->after_update) OK(a->ops->after_update(a, r->step));
-    r->step++;
 }
 
 static const setting settings[] = {
@@ -275,118 +102,73 @@ static const setting settings[] = {
     {"local", {.period = 3}, 0.9, 0, 0, true, true},
     {"cocod", {.period = 3}, 0.9, 0, TS_MOMENTUM_AVERAGE, true, true},
     {"dasgd", {.period = 3, .delay = 2, .mix = 0.25}, 0.9, 0, TS_MOMENTUM_AVERAGE, true, true},
+    /* S-SGD for 7 steps (where the resume is), 9, 9, 3, all 17 */
+    {"local", {.period = 3, .post_local = 0.4, .overlap = true}, 0.9, 0, 0, false, false},
+    {"cocod", {.period = 2, .post_local = 0.51}, 0.9, 1e-2, TS_MOMENTUM_AVERAGE, true, true},
+    {"dasgd",
+     {.period = 2, .delay = 5, .mix = 0.25, .post_local = 0.51, .overlap = true},
+     0.9,
+     0,
+     0,
+     false,
+     false},
+    {"dasgd",
+     {.period = 2, .delay = 1, .mix = 0.25, .post_local = 0.15, .overlap = true},
+     0.9,
+     0,
+     0,
+     false,
+     true},
+    {"local", {.period = 2, .post_local = 1}, 0.9, 0, 0, false, false},
 };
-enum { N_SETTINGS = sizeof settings / sizeof *settings };
 
-static void compare_one(const rig *r, const char *what, int i, double mine, double theirs)
+static const value values[] = {
+    {{"ssgd", {.overlap = true}, 0, 0, 0, false, false}, 6, {.584766344, .584766344}},
+    {{"local", {.period = 2}, 0, 0, 0, false, false}, 6, {.61739375, .61739375}},
+    {{"cocod", {.period = 2}, 0, 0, 0, false, false}, 4, {1.1378, .3692}},
+    {{"cocod", {.period = 2}, 0, 0, 0, false, false}, 6, {1.107318, .260588}},
+    {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false}, 4, {1.6878, -.1808}},
+    {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
+     5,
+     {1.01988, .478965}},
+    {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
+     8,
+     {1.55649252, -.24276992}},
+};
+
+static const setting bad[] = {
+    {"local", {.period = 0}, 0, 0, 0, false, false},
+    {"cocod", {.period = -1}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 0, .delay = 1}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 4, .delay = 0}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 4, .delay = -2}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 4, .delay = 1, .mix = 1.5}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 4, .delay = 1, .mix = -.5}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 1, .delay = 100}, 0, 0, 0, false, false},
+    {"local", {.period = 0, .post_local = 0.5}, 0, 0, 0, false, false},
+    {"local", {.period = 1, .post_local = 1.5}, 0, 0, 0, false, false},
+    {"ssgd", {.post_local = -1}, 0, 0, 0, false, false},
+    {"adam", {.period = 1}, 0, 0, 0, false, false}};
+
+static bool keeps_mean(const setting *s)
 {
-    if (!(fabs(mine - theirs) <= 1e-5 * (1 + fabs(theirs))))
-        fail_msg("%s k %d d %d, step %d, rank %d, %s %d: %.9g, the equations say %.9g",
-                 r->s->algorithm, (int)r->s->config.period, (int)r->s->config.delay, (int)r->step,
-                 world->rank, what, i, mine, theirs);
+    return !strcmp(s->algorithm, "cocod");
 }
 
-static void compare(const rig *r, const everything *e)
-{
-    const ts_flat *f = &r->flat;
-    for (int i = 0; i < N; i++) {
-        compare_one(r, "parameter", i, f->parameters[i], e->x[world->rank][i]);
-        compare_one(r, "momentum", i, f->momentum[i], e->m[world->rank][i]);
-        assert_int_equal(f->shadow[i], ts_bf16_from_float(f->parameters[i]));
-    }
-    for (int i = 0; i < N_STATISTICS; i++)
-        compare_one(r, "statistic", i, f->statistics[i], e->s[world->rank][i]);
-}
-
-static everything trajectory[STEPS + 2];
-
-static void test_equations(void **state)
-{
-    (void)state;
-    if (world->size == 1) skip(); /* plain SGD: test_equalities */
-    problem p = random_problem();
-    for (int i = 0; i < N_SETTINGS; i++) {
-        rig r;
-        simulate(&p, &settings[i], world->size, trajectory);
-        open_rig(&r, &p, &settings[i]);
-        for (int t = 1; t <= STEPS; t++) {
-            run_step(&r, true);
-            OK(ts_stream_sync(compute));
-            compare(&r, &trajectory[t]);
-        }
-        if (r.algorithm->ops->drain) OK(r.algorithm->ops->drain(r.algorithm));
-        OK(ts_stream_sync(compute));
-        compare(&r, &trajectory[STEPS + 1]);
-        close_rig(&r);
-    }
-}
-
-/* Values worked out by hand for f_1 = 1/2 (x - 3)^2, f_2 = (x + 1)^2, rate 0.1, x_0 = 1. */
-static void test_literal_values(void **state)
-{
-    static const struct {
-        setting s;
-        int step;
-        double x[2];
-    } known[] = {
-        {{"ssgd", {.overlap = true}, 0, 0, 0, false, false}, 6, {.584766344, .584766344}},
-        {{"local", {.period = 2}, 0, 0, 0, false, false}, 6, {.61739375, .61739375}},
-        {{"cocod", {.period = 2}, 0, 0, 0, false, false}, 4, {1.1378, .3692}},
-        {{"cocod", {.period = 2}, 0, 0, 0, false, false}, 6, {1.107318, .260588}},
-        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
-         4,
-         {1.6878, -.1808}},
-        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
-         5,
-         {1.01988, .478965}},
-        {{"dasgd", {.period = 4, .delay = 1, .mix = .25}, 0, 0, 0, false, false},
-         8,
-         {1.55649252, -.24276992}},
-    };
-    (void)state;
-    if (world->size != 2) skip();
-    problem p = {.start = 1};
-    for (int i = 0; i < N; i++) {
-        p.target[0][i] = 3;
-        p.curve[0][i] = 1;
-        p.target[1][i] = -1;
-        p.curve[1][i] = 2;
-    }
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        rig r;
-        open_rig(&r, &p, &known[i].s);
-        for (int t = 0; t < known[i].step; t++) run_step(&r, true);
-        OK(ts_stream_sync(compute));
-        double x = known[i].x[world->rank];
-        if (fabs(r.flat.parameters[7] - x) > 1e-5)
-            fail_msg("%s, step %d: %g, by hand %g", known[i].s.algorithm, known[i].step,
-                     (double)r.flat.parameters[7], x);
-        close_rig(&r);
-    }
-}
-
-/* Runs `steps` and copies the parameters. */
-static void run_to(const problem *p, const setting *s, int steps, bool hooks, float *out)
-{
-    rig r;
-    open_rig(&r, p, s);
-    for (int t = 0; t < steps; t++) run_step(&r, hooks);
-    OK(ts_stream_sync(compute));
-    memcpy(out, r.flat.parameters, N * 4);
-    close_rig(&r);
-}
+static const family tested = {.settings = settings,
+                              .n_settings = sizeof settings / sizeof *settings,
+                              .simulate = simulate,
+                              .values = values,
+                              .n_values = sizeof values / sizeof *values,
+                              .bad = bad,
+                              .n_bad = sizeof bad / sizeof *bad,
+                              .keeps_mean = keeps_mean};
 
 static void test_equalities(void **state)
 {
     (void)state;
     float a[N], b[N];
     problem p = random_problem();
-    if (world->size == 1)
-        for (int i = 0; i < N_SETTINGS; i++) {
-            run_to(&p, &settings[i], STEPS, true, a);
-            run_to(&p, &settings[i], STEPS, false, b); /* plain SGD: no hook is called */
-            assert_memory_equal(a, b, sizeof a);
-        }
     /* Local-SGD with k = 1 is S-SGD up to rounding, momentum being linear */
     setting local = {"local", {.period = 1}, 0.9, 0, 0, false, false},
             ssgd = {"ssgd", {.overlap = true}, 0.9, 0, 0, false, false};
@@ -410,127 +192,22 @@ static void test_equalities(void **state)
     for (int i = 0; i < N; i++) assert_true(fabsf(a[i] - b[i]) < 1e-5f);
 }
 
-/* The consensus is the mean of the models and changes nothing; drained, nothing is left to merge;
- * CoCoD-SGD's drain keeps the mean. */
-static void test_consensus(void **state)
+/* A run that had come to the method stays with it when it is resumed as a longer one. */
+static void test_post_local_stays(void **state)
 {
     (void)state;
+    float a[N], b[N];
     problem p = random_problem();
-    ts_event *event;
-    float *mean[2] = {alloc(N * 4), alloc(N * 4)}, *statistics = alloc(N_STATISTICS * 4), before[N];
-    OK(ts_event_open(device, &event));
-    for (int i = 0; i < N_SETTINGS; i++) {
-        rig r;
-        simulate(&p, &settings[i], world->size, trajectory);
-        open_rig(&r, &p, &settings[i]);
-        ts_status (*drain)(ts_algorithm *) = r.algorithm->ops->drain;
-        for (int t = 0; t < STEPS; t++) run_step(&r, true);
-        OK(ts_consensus(&r.worker, event, mean[0], statistics));
-        if (drain) OK(drain(r.algorithm));
-        OK(ts_stream_sync(compute));
-        memcpy(before, r.flat.parameters, sizeof before);
-        OK(ts_consensus(&r.worker, event, mean[1], statistics));
-        if (drain) OK(drain(r.algorithm));
-        OK(ts_stream_sync(compute));
-        assert_memory_equal(before, r.flat.parameters, sizeof before);
-        if (world->size == 1) { /* plain SGD, which the simulation does not know */
-            assert_memory_equal(before, mean[1], sizeof before);
-            close_rig(&r);
-            continue;
-        }
-        double truth[2][N], truth_s[N];
-        mean_of(&settings[i], trajectory[STEPS].x, world->size, truth[0]);
-        mean_of(&settings[i], trajectory[STEPS + 1].x, world->size, truth[1]);
-        mean_of(&settings[i], trajectory[STEPS + 1].s, world->size, truth_s);
-        for (int e = 0; e < N_STATISTICS; e++) assert_true(fabs(statistics[e] - truth_s[e]) < 1e-5);
-        for (int e = 0; e < N; e++) {
-            for (int j = 0; j < 2; j++) assert_true(fabs(mean[j][e] - truth[j][e]) < 1e-5);
-            if (!strcmp(settings[i].algorithm, "cocod"))
-                assert_true(fabsf(mean[0][e] - mean[1][e]) < 1e-6f);
-        }
-        close_rig(&r);
-    }
-    ts_event_close(event);
-    for (int i = 0; i < 2; i++) ts_device_release(device, TS_MEMORY_DEVICE, mean[i]);
-    ts_device_release(device, TS_MEMORY_DEVICE, statistics);
-}
-
-/* n steps, state saved, restored into a fresh algorithm, n more: the same bits as 2n steps. */
-static void test_resume(void **state)
-{
-    (void)state;
-    problem p = random_problem();
-    for (int i = 0; i < N_SETTINGS; i++) {
-        rig first, second;
-        float whole[N];
-        ts_part from[TS_PARTS_MAX], to[TS_PARTS_MAX];
-        run_to(&p, &settings[i], STEPS, true, whole);
-        open_rig(&first, &p, &settings[i]);
-        open_rig(&second, &p, &settings[i]);
-        for (int t = 0; t < 7; t++) run_step(&first, true);
-        OK(ts_stream_sync(compute));
-        OK(ts_stream_sync(comm));
-        memcpy(second.flat.parameters, first.flat.parameters, N * 4);
-        memcpy(second.flat.momentum, first.flat.momentum, N * 4);
-        memcpy(second.flat.statistics, first.flat.statistics, N_STATISTICS * 4);
-        const ts_algorithm_ops *ops = first.algorithm->ops;
-        int n = ops->state ? ops->state(first.algorithm, from, TS_PARTS_MAX) : 0;
-        if (n) assert_int_equal(ops->state(second.algorithm, to, TS_PARTS_MAX), n);
-        for (int j = 0; j < n; j++) {
-            assert_string_equal(from[j].name, to[j].name);
-            memcpy(to[j].at, from[j].at, from[j].bytes);
-        }
-        second.step = first.step;
-        for (int t = 7; t < STEPS; t++) run_step(&second, true);
-        OK(ts_stream_sync(compute));
-        assert_memory_equal(second.flat.parameters, whole, sizeof whole);
-        close_rig(&first);
-        close_rig(&second);
-    }
-}
-
-static void test_bad_settings(void **state)
-{
-    static const setting bad[] = {
-        {"local", {.period = 0}, 0, 0, 0, false, false},
-        {"cocod", {.period = -1}, 0, 0, 0, false, false},
-        {"dasgd", {.period = 0, .delay = 1}, 0, 0, 0, false, false},
-        {"dasgd", {.period = 4, .delay = 0}, 0, 0, 0, false, false},
-        {"dasgd", {.period = 4, .delay = -2}, 0, 0, 0, false, false},
-        {"dasgd", {.period = 4, .delay = 1, .mix = 1.5}, 0, 0, 0, false, false},
-        {"dasgd", {.period = 4, .delay = 1, .mix = -.5}, 0, 0, 0, false, false},
-        {"dasgd", {.period = 1, .delay = 100}, 0, 0, 0, false, false}};
-    (void)state;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        ts_flat flat = {.n = N};
-        ts_worker worker = {
-            .device = device, .compute = compute, .comm = comm, .size = 2, .flat = &flat};
-        ts_algorithm *a = NULL;
-        const ts_algorithm_ops *ops = ts_algorithm_find(bad[i].algorithm);
-        assert_int_equal(ops->open(&worker, &bad[i].config, &a), TS_EUSAGE);
-        assert_null(a);
-    }
+    const setting early = {"cocod", {.period = 2, .post_local = 0.3}, 0.9, 0, 0, false, false};
+    const setting late = {"cocod", {.period = 2, .post_local = 0.7}, 0.9, 0, 0, false, false};
+    run_to(&p, &early, STEPS, true, a);
+    run_resumed(&p, &early, &late, 8, b);
+    assert_memory_equal(a, b, sizeof a);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equations),  cmocka_unit_test(test_literal_values),
-        cmocka_unit_test(test_equalities), cmocka_unit_test(test_consensus),
-        cmocka_unit_test(test_resume),     cmocka_unit_test(test_bad_settings),
-    };
-    if (ts_world_open("auto", &world) || ts_device_open(test_device(), world->local_rank, &device) ||
-        ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &compute) ||
-        ts_stream_open(device, TS_STREAM_COMM, "comm", &comm) ||
-        ts_communicator_open("auto", world, comm, &(ts_communicator_options){.timeout_s = 30},
-                             &communicator))
-        return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (failed && world->size > 1) world->ops->abort(world, 1);
-    ts_communicator_close(communicator);
-    ts_stream_close(comm);
-    ts_stream_close(compute);
-    ts_device_close(device);
-    ts_world_close(world);
-    return failed;
+    const struct CMUnitTest tests[] = {GOLDEN_TESTS, cmocka_unit_test(test_equalities),
+                                       cmocka_unit_test(test_post_local_stays)};
+    return golden_open(&tested) ? golden_close(cmocka_run_group_tests(tests, NULL, NULL)) : 1;
 }

@@ -4,7 +4,6 @@
  * in the middle. The recorded program has no unordered conflict, any legal order of it gives the
  * same bits, and with any one wait left out a conflict is reported. */
 #include "runtime/algorithms/algorithm.h"
-#include "runtime/device/vector.h"
 #include "tests/check.h"
 #include "tests/recording_device.h"
 
@@ -106,11 +105,15 @@ typedef struct setting {
 static const setting settings[] = {
     {"ssgd", {.overlap = true}, 0, false},
     {"ssgd", {.overlap = false}, 0, false},
+    {"pipe", {.synchronous_steps = 1}, 0, false},
+    {"od", {.synchronous_steps = 1, .local_rate = 1}, 0, false},
     {"local", {.period = 2}, TS_MOMENTUM_ZERO, true},
     {"cocod", {.period = 2}, 0, false},
     {"cocod", {.period = 1}, TS_MOMENTUM_AVERAGE, true},
     {"dasgd", {.period = 2, .delay = 1, .mix = 0.25}, 0, true},
     {"dasgd", {.period = 2, .delay = 3, .mix = 0.25}, TS_MOMENTUM_AVERAGE, false},
+    {"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 0.7}, 0, true},
+    {"cocod", {.period = 2, .post_local = 0.5, .overlap = true}, 0, false},
 };
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 
@@ -147,13 +150,19 @@ static void open_rank(rank *r, int number, ts_device *device, const setting *s)
                             .size = RANKS,
                             .flat = &r->flat,
                             .communicator = &r->communicator.base,
+                            .update = {.n = N,
+                                       .x = r->flat.parameters,
+                                       .m = r->flat.momentum,
+                                       .g = r->flat.gradients,
+                                       .control = r->control,
+                                       .momentum = 0.9f},
                             .momentum_policy = s->policy,
                             .average_statistics = s->statistics};
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, r->compute, &r->worker.compute));
     OK(ts_stream_open(device, TS_STREAM_COMM, r->comm, &r->worker.comm));
     r->communicator.base = (ts_communicator){.ops = &meeting_ops, .stream = r->worker.comm};
     OK(ts_event_open(device, &r->event));
-    OK(ts_algorithm_find(s->algorithm)->open(&r->worker, &s->config, &r->algorithm));
+    OK(ts_algorithm_open(s->algorithm, &r->worker, &s->config, 4, &r->algorithm));
 }
 
 static void close_rank(rank *r, ts_device *device)
@@ -173,6 +182,7 @@ static void enqueue_step(rank *r, int64_t step)
 {
     ts_stream *compute = r->worker.compute;
     const ts_algorithm_ops *ops = r->algorithm->ops;
+    r->algorithm->learning_rate = 0.1f;
     for (int b = 0; b < BUCKETS; b++) {
         slice_job job = {r->flat.gradients + buckets[b].at, r->flat.parameters + buckets[b].at,
                          buckets[b].n};
@@ -180,13 +190,7 @@ static void enqueue_step(rank *r, int64_t step)
         if (ops->bucket_ready) OK(ops->bucket_ready(r->algorithm, b));
     }
     if (ops->before_update) OK(ops->before_update(r->algorithm, step));
-    ts_sgd sgd = {.n = N,
-                  .x = r->flat.parameters,
-                  .m = r->flat.momentum,
-                  .g = r->flat.gradients,
-                  .control = r->control,
-                  .momentum = 0.9f};
-    OK(ts_vector_sgd(compute, &sgd));
+    OK(ts_vector_sgd(compute, &r->algorithm->worker.update));
     if (ops->after_update) OK(ops->after_update(r->algorithm, step));
 }
 

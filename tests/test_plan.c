@@ -76,6 +76,11 @@ static void test_closed_forms(void **state)
     near(f.exposed_s, ring / 4 - 0.1);
     f = forecast(&slow, "dasgd", false, 8, 4); /* a round of 0.8 s, of which 0.4 s hide it */
     near(f.step_s, 0.1 + (ring - 0.4) / 8);
+    f = forecast(&slow, "pipe", false, 8, 1); /* the mean gradient beside one step: max(c, m) */
+    near(f.step_s, ring);
+    near(f.comm_s, ring);
+    near(forecast(&plain, "od", false, 8, 1).step_s, 0.1);
+    near(forecast(&slow, "overlap-local", false, 4, 1).step_s, ring / 4);
     f = forecast(&slow, "dasgd", false, 8, 16); /* a delay beyond the period hides all */
     near(f.step_s, 0.1);
     f = forecast(&slow, "dasgd", false, 4, 40); /* but no delay helps a link that is too slow */

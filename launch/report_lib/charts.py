@@ -12,8 +12,8 @@ from report_lib.runs import NAN, algorithm_name, blocking, kind_order, names_of,
 WIDTH = 1080
 # colour and gnuplot's filled point; the open one is the number before
 KINDS = {"blocking": ("#4d4d4d", 5), "ssgd": ("#0072b2", 7), "local": ("#e69f00", 9), "cocod": ("#009e73", 13),
-         "dasgd": ("#d55e00", 11)}
-OTHERS = [("#cc79a7", 15), ("#56b4e9", 5), ("#7a5195", 7), ("#8c6d31", 9)]
+         "dasgd": ("#d55e00", 11), "pipe": ("#56b4e9", 5), "od": ("#7a5195", 7), "overlap-local": ("#cc79a7", 15)}
+OTHERS = [("#8c6d31", 9), ("#882255", 15), ("#999933", 5), ("#332288", 7)]
 VARIANTS = [(0, "solid"), (0.45, "(10,4)"), (-0.35, "(3,3)"), (0.25, "(12,3,3,3)"), (-0.6, "(6,2)")]
 PARTS = {"data": "#777777", "forward": "#a6c8e4", "backward": "#4c7fb0", "update": "#eedd88", "merge": "#aa4499",
          "wait": "#bb5566", "comm": "#44aa99", "evaluate": "#bbbbbb"}

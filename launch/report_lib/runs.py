@@ -11,9 +11,12 @@ NAN = math.nan
 ALGORITHMS = {
     "blocking": ("S-SGD, no overlap", ()),
     "ssgd": ("S-SGD", ()),
+    "pipe": ("Pipe-SGD", ()),
+    "od": ("OD-SGD", ()),
     "local": ("Local-SGD", ("period",)),
     "cocod": ("CoCoD-SGD", ("period",)),
     "dasgd": ("DaSGD", ("period", "delay")),
+    "overlap-local": ("Overlap-Local-SGD", ("period",)),
 }
 LETTERS = {"period": "k", "delay": "d"}
 LINES = {

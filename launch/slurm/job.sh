@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # launch/slurm/job.sh - what the job scripts share: bash functions, sourced inside a SLURM job that was
 # submitted from the checkout's folder.
 

@@ -10,6 +10,7 @@
 #include "runtime/base/option.h"
 #include "runtime/comm/comm.h"
 #include "runtime/device/trace.h"
+#include "runtime/device/vector.h"
 
 /* What happens to momentum when an average is merged. */
 typedef enum ts_momentum_policy {
@@ -24,6 +25,9 @@ typedef struct ts_worker {
     ts_communicator *communicator; /* on comm */
     int rank, size;
     ts_flat *flat;
+    /* The update of a local step: SGD on the flat buffers. In its own copy an algorithm may let it
+     * read other gradients or work on other parameters, from open on and for good. */
+    ts_sgd update;
     ts_trace *trace; /* or NULL */
     ts_momentum_policy momentum_policy;
     bool
@@ -34,6 +38,10 @@ typedef struct ts_worker {
 /* Enqueue on comm: to <- the mean over ranks of `from`, weighted where the worker has a weight;
  * to == from is allowed. Every average of every algorithm goes through here. */
 ts_status ts_worker_mean(const ts_worker *worker, float *to, const float *from, size_t n);
+
+/* A device vector of n zeros, filled on compute: padding must be 0 also where a checkpoint fills
+ * the tensors. The caller releases it. */
+ts_status ts_worker_zeros(const ts_worker *worker, size_t n, float **vector_p);
 
 /* Something a checkpoint must hold. */
 typedef enum ts_part_kind {
@@ -53,6 +61,7 @@ typedef struct ts_algorithm_ops ts_algorithm_ops;
 typedef struct ts_algorithm {
     const ts_algorithm_ops *ops;
     ts_worker worker;
+    float learning_rate; /* of the local step whose hooks are called; their caller sets it */
 } ts_algorithm;
 
 struct ts_algorithm_ops {
@@ -60,6 +69,7 @@ struct ts_algorithm_ops {
     const char *title; /* "CoCoD-SGD" */
     const char *paper; /* "arXiv:1906.12043" */
     const char *rule;  /* one line, for --help and the README */
+    bool periodic;     /* averages models every --period steps, else gradients at every step */
     /* Required. */
     /* TS_EUSAGE when the configuration makes no sense for it. */
     ts_status (*open)(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p);
@@ -82,13 +92,27 @@ typedef struct ts_algorithm_config {
     int64_t delay;  /* d; the same */
     double mix;     /* xi: the share of the local model that a merge keeps */
     bool overlap;   /* ssgd: all-reduce buckets during backward */
+    int64_t synchronous_steps; /* pipe, od: at the start */
+    double local_rate;         /* od: of a rank's own step, as a factor of the learning rate */
+    double pull;               /* overlap-local: alpha */
+    double anchor_momentum;    /* overlap-local: beta */
+    double post_local;         /* share of the run that is S-SGD before models are averaged */
 } ts_algorithm_config;
 extern const ts_option ts_algorithm_options[];
 
-extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_local, ts_algorithm_cocod,
-    ts_algorithm_dasgd;
+extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_pipe, ts_algorithm_od,
+    ts_algorithm_local, ts_algorithm_cocod, ts_algorithm_dasgd, ts_algorithm_overlap_local;
 extern const ts_algorithm_ops *const ts_algorithms[]; /* NULL-terminated: add a line to add one */
 const ts_algorithm_ops *ts_algorithm_find(const char *name);
+/* Open what `name` and config->post_local ask for, in a run of `steps` local steps. TS_EUSAGE when
+ * they make no sense. */
+ts_status ts_algorithm_open(const char *name, const ts_worker *worker,
+                            const ts_algorithm_config *config, int64_t steps,
+                            ts_algorithm **algorithm_p);
+/* `method` behind `first` local steps of S-SGD, as one algorithm (post_local.c). */
+ts_status ts_post_local_open(const ts_worker *worker, const ts_algorithm_config *config,
+                             const ts_algorithm_ops *method, int64_t first,
+                             ts_algorithm **algorithm_p);
 
 /* The consensus model: the (weighted) mean over ranks of parameters and statistics, into scratch
  * vectors; training is left bit for bit as it was. Collective; only enqueues: what is queued on

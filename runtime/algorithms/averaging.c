@@ -37,6 +37,8 @@ struct ts_averaging {
     slot *slots;
     ts_event *snapped;
     counts counts;
+    float *velocity,
+        anchor_momentum; /* of the anchor, which lies in the average; NULL: no anchor */
 };
 
 static void list_vectors(ts_averaging *a, bool corrected)
@@ -54,19 +56,13 @@ static void list_vectors(ts_averaging *a, bool corrected)
             (vector){"statistics", f->statistics, f->n_statistics, TS_PART_STATISTICS, false};
 }
 
-static ts_status alloc_zeros(ts_averaging *a, size_t n, float **memory_p)
-{
-    TS_TRY(
-        ts_device_alloc(a->worker.device, TS_MEMORY_DEVICE, n * sizeof(float), (void **)memory_p));
-    return ts_stream_fill(a->worker.compute, *memory_p, 0, n * sizeof(float));
-}
-
 static ts_status open_slot(ts_averaging *a, slot *s)
 {
     TS_TRY(ts_event_open(a->worker.device, &s->arrived));
     for (int v = 0; v < a->n_vectors; v++) {
-        TS_TRY(alloc_zeros(a, a->vectors[v].n, &s->average[v]));
-        if (a->vectors[v].corrected) TS_TRY(alloc_zeros(a, a->vectors[v].n, &s->snapshot[v]));
+        const vector *x = &a->vectors[v];
+        TS_TRY(ts_worker_zeros(&a->worker, x->n, &s->average[v]));
+        if (x->corrected) TS_TRY(ts_worker_zeros(&a->worker, x->n, &s->snapshot[v]));
     }
     return TS_OK;
 }
@@ -94,9 +90,16 @@ fail:
     return status;
 }
 
+ts_status ts_averaging_anchor(ts_averaging *a, float momentum)
+{
+    a->anchor_momentum = momentum;
+    return ts_worker_zeros(&a->worker, a->vectors[0].n, &a->velocity);
+}
+
 void ts_averaging_close(ts_averaging *a)
 {
     if (!a) return;
+    ts_device_release(a->worker.device, TS_MEMORY_DEVICE, a->velocity);
     for (int i = 0; i < a->n_slots; i++) {
         for (int v = 0; v < a->n_vectors; v++) {
             ts_device_release(a->worker.device, TS_MEMORY_DEVICE, a->slots[i].snapshot[v]);
@@ -109,6 +112,34 @@ void ts_averaging_close(ts_averaging *a)
     free(a);
 }
 
+static ts_status move_anchor(ts_averaging *a, float *anchor)
+{
+    const vector *x = &a->vectors[0];
+    ts_merge velocity = {.n = x->n,
+                         .x = a->velocity,
+                         .average = x->x,
+                         .snapshot = anchor,
+                         .a = a->anchor_momentum,
+                         .b = 1,
+                         .c = -1};
+    ts_merge move = {.n = x->n, .x = anchor, .average = a->velocity, .a = 1, .b = 1};
+    TS_TRY(ts_vector_merge(a->worker.compute, &velocity));
+    return ts_vector_merge(a->worker.compute, &move);
+}
+
+static ts_status take_snapshot(ts_averaging *a, const slot *s, int64_t round)
+{
+    for (int v = 0; v < a->n_vectors; v++) {
+        const vector *x = &a->vectors[v];
+        float *to = s->snapshot[v] ? s->snapshot[v] : s->average[v];
+        if (v == 0 && a->velocity && round)
+            TS_TRY(move_anchor(a, to));
+        else
+            TS_TRY(ts_stream_copy(a->worker.compute, to, x->x, x->n * sizeof(float)));
+    }
+    return TS_OK;
+}
+
 ts_status ts_averaging_start(ts_averaging *a)
 {
     const ts_worker *w = &a->worker;
@@ -117,10 +148,7 @@ ts_status ts_averaging_start(ts_averaging *a)
     TS_NEED(a->counts.started - a->counts.merged <= a->n_slots, TS_EUSAGE,
             "round %lld: more than %d averages in flight", (long long)round, a->n_slots);
     TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_MERGE, round));
-    for (int v = 0; v < a->n_vectors; v++) {
-        float *to = s->snapshot[v] ? s->snapshot[v] : s->average[v];
-        TS_TRY(ts_stream_copy(w->compute, to, a->vectors[v].x, a->vectors[v].n * sizeof(float)));
-    }
+    TS_TRY(take_snapshot(a, s, round));
     TS_TRY(ts_trace_end(w->trace, w->compute, TS_SPAN_MERGE));
     TS_TRY(ts_stream_after(a->snapped, w->compute, w->comm));
     TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, round));
@@ -174,6 +202,9 @@ int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
 {
     int n = 0;
     parts[n++] = (ts_part){"counts", TS_PART_HOST, &a->counts, sizeof a->counts};
+    if (a->velocity)
+        parts[n++] =
+            (ts_part){"velocity", TS_PART_PARAMETERS, a->velocity, a->vectors[0].n * sizeof(float)};
     for (int i = 0; i < a->n_slots; i++)
         for (int v = 0; v < a->n_vectors; v++)
             for (int snapshot = 0; snapshot < 2 && n < max; snapshot++) {

@@ -4,6 +4,7 @@
  * waits for that average and merges it:
  *     corrected   x <- x + (a - y)            nothing is lost: CoCoD-SGD
  *     blended     x <- xi x + (1 - xi) a      DaSGD; xi = 0, d = 0 is Local-SGD
+ * or what is averaged is an anchor that follows the models (Overlap-Local-SGD).
  * The named algorithms are schedules (period, delay) and factors over it. Averages in flight are
  * numbered by round; each lies in a slot of its own, so that a delay may exceed a period. */
 #ifndef TS_ALGORITHMS_AVERAGING_H
@@ -18,6 +19,12 @@ typedef struct ts_averaging ts_averaging;
 ts_status ts_averaging_open(const ts_worker *worker, int in_flight, bool corrected,
                             ts_averaging **averaging_p);
 void ts_averaging_close(ts_averaging *averaging);
+
+/* Average an anchor z instead of the models (one in flight, not corrected): the first start sends
+ * x; a later one, after the merge, v <- momentum v + (x - z) ; z <- z + v, and the mean over ranks
+ * of that z is what the next merge blends in. Only parameters have momentum; what else is averaged
+ * goes as without an anchor. */
+ts_status ts_averaging_anchor(ts_averaging *averaging, float momentum);
 
 /* Enqueue: snapshot on compute, average on comm. At most `in_flight` may be started and not yet
  * merged. */

@@ -65,6 +65,7 @@ const ts_algorithm_ops ts_algorithm_cocod = {
     .paper = "arXiv:1906.12043",
     .rule = "every k steps: x <- mean over ranks of y + (x - y), then y <- x; the mean is made "
             "during the k steps between",
+    .periodic = true,
     .open = cocod_open,
     .close = cocod_close,
     .after_update = cocod_after_update,

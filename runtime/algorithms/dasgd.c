@@ -79,6 +79,7 @@ const ts_algorithm_ops ts_algorithm_dasgd = {
     .title = "DaSGD",
     .paper = "arXiv:2006.00441",
     .rule = "every k steps start a <- mean over ranks of x; d steps later x <- xi x + (1 - xi) a",
+    .periodic = true,
     .open = dasgd_open,
     .close = dasgd_close,
     .after_update = dasgd_after_update,

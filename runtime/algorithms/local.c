@@ -50,6 +50,7 @@ const ts_algorithm_ops ts_algorithm_local = {
     .title = "Local-SGD",
     .paper = "arXiv:1805.09767",
     .rule = "every k steps: x <- mean over ranks of x",
+    .periodic = true,
     .open = local_open,
     .close = local_close,
     .after_update = local_after_update,

@@ -3,6 +3,7 @@
 #include "runtime/plan/plan.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,33 @@ double ts_plan_all_reduce(const ts_plan_cluster *c, double bytes)
     }
     return hops / n * bytes / slowest + across * c->outer.latency_s +
            (hops - across) * c->inner.latency_s;
+}
+
+/* ---- the algorithms ---- */
+
+/* Some have the schedule of another: what is averaged differs, not when. */
+static const struct {
+    const char *name, *like;
+    bool every_step; /* whatever the period */
+} known[] = {{"ssgd", "ssgd", true},           {"pipe", "cocod", true},   {"od", "cocod", true},
+             {"local", "local", false},        {"cocod", "cocod", false}, {"dasgd", "dasgd", false},
+             {"overlap-local", "cocod", false}};
+enum { KNOWN = sizeof known / sizeof *known };
+
+static ts_status find_schedule(const ts_plan_method *m, ts_plan_method *like)
+{
+    char names[128] = "";
+    *like = *m;
+    for (int i = 0; i < KNOWN; i++) {
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "",
+                 known[i].name);
+        if (strcmp(m->algorithm, known[i].name)) continue;
+        like->algorithm = known[i].like;
+        if (known[i].every_step) like->period = 1;
+        return TS_OK;
+    }
+    return TS_ERROR(TS_EUSAGE, "no forecast for algorithm \"%s\"; there are %s", m->algorithm,
+                    names);
 }
 
 /* ---- the simulation ---- */
@@ -168,12 +196,6 @@ static void advance(simulation *s, int64_t step)
 
 static ts_status check(const ts_plan_cluster *c, const ts_plan_method *m)
 {
-    static const char *const known[] = {"ssgd", "local", "cocod", "dasgd"};
-    bool found = false;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        found |= !strcmp(m->algorithm, known[i]);
-    TS_NEED(found, TS_EUSAGE,
-            "no forecast for algorithm \"%s\"; there are ssgd, local, cocod, dasgd", m->algorithm);
     TS_NEED(c->ranks > 0 && c->per_host > 0 && c->step_s > 0 && c->bytes >= 0 && c->buckets > 0 &&
                 c->inner.bytes_per_s > 0 && c->outer.bytes_per_s > 0 && c->spread >= 0,
             TS_EUSAGE,
@@ -184,9 +206,11 @@ static ts_status check(const ts_plan_cluster *c, const ts_plan_method *m)
     return TS_OK;
 }
 
-ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *m, int64_t steps,
+ts_status ts_plan_run(const ts_plan_cluster *c, const ts_plan_method *method, int64_t steps,
                       ts_plan_forecast *f)
 {
+    ts_plan_method like, *m = &like;
+    TS_TRY(find_schedule(method, m));
     TS_TRY(check(c, m));
     simulation *s = calloc(1, sizeof *s);
     double *clock = calloc(2 * (size_t)c->ranks, sizeof *clock);

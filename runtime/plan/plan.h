@@ -41,9 +41,9 @@ typedef struct ts_plan_cluster {
 } ts_plan_cluster;
 
 typedef struct ts_plan_method {
-    const char *algorithm; /* "ssgd", "local", "cocod", "dasgd" */
+    const char *algorithm; /* by its name in runtime/algorithms */
     bool overlap;          /* ssgd: buckets leave during backward */
-    int64_t period, delay;
+    int64_t period, delay; /* what an algorithm does not read is ignored, but above 0 */
 } ts_plan_method;
 
 typedef struct ts_plan_forecast {

@@ -137,9 +137,9 @@ static ts_status take_bytes(const ts_safetensors *file, const char *path, const 
                             void *to, size_t bytes)
 {
     const ts_file_tensor *found = ts_safetensors_find(file, name);
-    TS_NEED(found && found->bytes == bytes, TS_EDATA,
-            "%s: %s has %zu bytes, this version expects %zu", path, name, found ? found->bytes : 0,
-            bytes);
+    TS_NEED(found, TS_EDATA, "%s has no %s: give the options that its run was given", path, name);
+    TS_NEED(found->bytes == bytes, TS_EDATA, "%s: %s has %zu bytes, this version expects %zu", path,
+            name, found->bytes, bytes);
     memcpy(to, found->data, bytes);
     return TS_OK;
 }

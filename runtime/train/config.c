@@ -65,10 +65,11 @@ static const ts_option optimisation_rows[] = {
     {0}};
 
 static const ts_option algorithm_rows[] = {
-    {"algorithm", TS_OPTION_CHOICE, AT(algorithm), "cocod", "ssgd|local|cocod|dasgd", 0, 0,
-     "distributed SGD: S-SGD, Local-SGD, CoCoD-SGD, DaSGD"},
+    {"algorithm", TS_OPTION_CHOICE, AT(algorithm), "cocod",
+     "ssgd|pipe|od|local|cocod|dasgd|overlap-local", 0, 0,
+     "distributed SGD: S-SGD, Pipe-SGD, OD-SGD, Local-SGD, CoCoD-SGD, DaSGD, Overlap-Local-SGD"},
     {"momentum-policy", TS_OPTION_CHOICE, AT(momentum_policy), "keep", "keep|average|zero", 0, 0,
-     "what a merge does to momentum: local, cocod, dasgd"},
+     "what a merge does to momentum: local, cocod, dasgd, overlap-local"},
     {"statistics", TS_OPTION_CHOICE, AT(statistics), "consensus", "consensus|average", 0, 0,
      "batch norm's running statistics: averaged for evaluation only, or at each merge too"},
     {0}};

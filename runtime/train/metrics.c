@@ -21,7 +21,9 @@
 #include "runtime/train/trainer.h"
 #include "runtime/train/version.h"
 
-enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096 };
+/* COLLECTIVES: as many as the trace can hold before they are drained. */
+enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096, COLLECTIVES = 1 << 15 };
+#define CONTENTION_ERROR 0.05
 
 /* Times of the steps of one window, ns. */
 typedef struct tally {
@@ -61,8 +63,8 @@ struct ts_metrics {
         int64_t lazy, steps, step, batch; /* steps to leave out; steps, and ns, since */
     } own;                                /* for ts_metrics_own */
 
-    interval recent[RECENT], comm[RECENT]; /* the latest steps and collectives */
-    int64_t n_recent, n_comm;
+    interval recent[RECENT], comm[COLLECTIVES]; /* the latest steps and collectives */
+    int64_t n_recent, n_comm, n_told;           /* told: collectives that a window holds */
     int64_t started; /* wall clock, ns */
 };
 
@@ -136,20 +138,33 @@ static void add(tally *sum, const tally *part)
     for (int i = 0; i < TS_SPAN_KINDS; i++) sum->part[i] += part->part[i];
 }
 
-/* A span has ended. Steps close windows; everything else adds to the window that is open. */
+/* Collectives that ended within the open window are its; comm's spans are drained before compute's, so
+ * those of later windows may be here already. */
+static void take_collectives(ts_metrics *m)
+{
+    for (; m->n_told < m->n_comm; m->n_told++) {
+        const interval *c = &m->comm[m->n_told % COLLECTIVES];
+        if (c->end > m->open.end) break;
+        m->open.part[TS_SPAN_COMM] += c->end - c->begin;
+    }
+}
+
+/* A span has ended. Steps close windows; what else compute does adds to the window that is open. */
 static void on_span(void *context, const ts_span *span)
 {
     ts_metrics *m = context;
     int64_t ns = span->end_ns - span->begin_ns;
     if (m->timeline && m->n_timeline < TIMELINE_SPANS) m->timeline[m->n_timeline++] = *span;
     if (span->kind == TS_SPAN_EVALUATE) return;
+    if (span->kind == TS_SPAN_COMM) {
+        m->comm[m->n_comm++ % COLLECTIVES] = (interval){span->begin_ns, span->end_ns, 0};
+        return;
+    }
     m->open.part[span->kind] += ns;
     if (span->kind == TS_SPAN_WAIT) m->wait += ns;
     if (!m->own.lazy && (span->kind == TS_SPAN_DATA || span->kind == TS_SPAN_FORWARD ||
                          span->kind == TS_SPAN_BACKWARD))
         m->own.batch += ns;
-    if (span->kind == TS_SPAN_COMM)
-        m->comm[m->n_comm++ % RECENT] = (interval){span->begin_ns, span->end_ns, 0};
     if (span->kind != TS_SPAN_STEP) return;
 
     if (m->own.lazy) {
@@ -166,6 +181,7 @@ static void on_span(void *context, const ts_span *span)
     if (m->drained < m->opened) {
         window *w = &m->windows[m->drained % PENDING];
         if (m->seen == w->last) {
+            take_collectives(m);
             w->times = m->open;
             if (w->first >= m->t->config->settle) add(&m->total, &m->open);
             m->open = (tally){0};
@@ -348,7 +364,7 @@ ts_status ts_metrics_divided(ts_metrics *m)
 {
     const ts_trainer *t = m->t;
     m->own.lazy = TS_LAZY_STEPS;
-    m->n_recent = m->n_comm = 0; /* steps of another length */
+    m->n_recent = 0; /* those steps had another length */
     if (t->world->rank) return TS_OK;
     return ts_json_append(m->file, m->path,
                           json_pack("{s:s, s:I, s:o}", "kind", "shares", "step",
@@ -359,25 +375,28 @@ ts_status ts_metrics_divided(ts_metrics *m)
 static double contention(const ts_metrics *m)
 {
     int64_t n = m->n_recent < RECENT ? m->n_recent : RECENT;
-    int64_t n_comm = m->n_comm < RECENT ? m->n_comm : RECENT;
-    double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
+    int64_t first = m->n_comm > RECENT ? m->n_comm - RECENT : 0;
+    double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0;
     for (int64_t i = 0; i < n; i++) {
         const interval *step = &m->recent[i];
         double busy = 0, own = (double)(step->end - step->begin - step->wait);
-        for (int64_t j = 0; j < n_comm; j++) {
-            int64_t from = m->comm[j].begin > step->begin ? m->comm[j].begin : step->begin;
-            int64_t to = m->comm[j].end < step->end ? m->comm[j].end : step->end;
+        for (int64_t j = first; j < m->n_comm; j++) {
+            const interval *c = &m->comm[j % COLLECTIVES];
+            int64_t from = c->begin > step->begin ? c->begin : step->begin;
+            int64_t to = c->end < step->end ? c->end : step->end;
             if (to > from) busy += (double)(to - from);
         }
         busy -= (double)step->wait; /* while it waited, compute was not beside comm */
         double x = busy > 0 ? busy / own : 0;
-        s++, sx += x, sy += own, sxx += x * x, sxy += x * own;
+        s++, sx += x, sy += own, sxx += x * x, sxy += x * own, syy += own * own;
     }
     double spread = s * sxx - sx * sx;
     /* steps that are all beside comm, or none of them, say nothing */
     if (n < 8 || spread < 0.01 * s * s) return NAN;
-    double slope = (s * sxy - sx * sy) / spread;
-    return slope / ((sy - slope * sx) / s);
+    double slope = (s * sxy - sx * sy) / spread, alone = (sy - slope * sx) / s;
+    double rest = fmax(0, syy - alone * sy - slope * sxy); /* squares that the line leaves */
+    double error = sqrt(rest / (s - 2) * s / spread);
+    return error > CONTENTION_ERROR * alone ? NAN : slope / alone;
 }
 
 static void add_setting(void *context, const char *key, const char *value)

@@ -56,7 +56,7 @@ ts_status ts_rehearsal_open(ts_trainer *t, ts_rehearsal **rehearsal_p)
     TS_NEED(r, TS_ENOMEM, "no memory to measure local steps");
     r->t = t;
     r->step = t->step;
-    r->nothing = (ts_algorithm){&no_hooks, ts_trainer_worker(t)};
+    r->nothing = (ts_algorithm){.ops = &no_hooks, .worker = ts_trainer_worker(t)};
     t->algorithm = &r->nothing;
     ts_status status = open_parts(r);
     if (status) {

@@ -92,18 +92,8 @@ static ts_status body(ts_step *s)
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_BACKWARD));
     if (hooks->before_update) TS_TRY(reach(s, HOOK_BEFORE_UPDATE, -1));
 
-    ts_sgd sgd = {.n = flat->n,
-                  .x = flat->parameters,
-                  .shadow = flat->shadow,
-                  .m = flat->momentum,
-                  .g = flat->gradients,
-                  .decays = c->decay_all ? NULL : flat->decays,
-                  .control = t->control,
-                  .momentum = (float)c->momentum,
-                  .weight_decay = (float)c->weight_decay,
-                  .nesterov = c->nesterov};
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_UPDATE, -1));
-    TS_TRY(ts_vector_sgd(t->compute, &sgd));
+    TS_TRY(ts_vector_sgd(t->compute, &t->algorithm->worker.update));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_UPDATE));
     if (hooks->after_update) TS_TRY(reach(s, HOOK_AFTER_UPDATE, -1));
     TS_TRY(ts_schedule_tick(t->compute, &t->schedule, t->shard.batch, t->shard.n, t->control));
@@ -134,6 +124,7 @@ ts_status ts_step_run(ts_step *s)
     ts_trainer *t = s->t;
     ts_event *end = s->behind[t->step % s->run_ahead];
     TS_TRY(ts_event_sync(end));
+    t->algorithm->learning_rate = ts_schedule_rate(&t->schedule, t->step);
     ts_range_push(t->device, "local step");
     ts_status status = TS_OK;
     if (s->state == READY) status = capture(s);

@@ -151,6 +151,7 @@ static ts_status open_folder(ts_trainer *t)
 ts_worker ts_trainer_worker(const ts_trainer *t)
 {
     const ts_config *c = t->config;
+    ts_flat *flat = ts_model_flat(t->model);
     return (ts_worker){
         .device = t->device,
         .compute = t->compute,
@@ -158,7 +159,17 @@ ts_worker ts_trainer_worker(const ts_trainer *t)
         .communicator = t->communicator,
         .rank = t->world->rank,
         .size = t->world->size,
-        .flat = ts_model_flat(t->model),
+        .flat = flat,
+        .update = {.n = flat->n,
+                   .x = flat->parameters,
+                   .shadow = flat->shadow,
+                   .m = flat->momentum,
+                   .g = flat->gradients,
+                   .decays = c->decay_all ? NULL : flat->decays,
+                   .control = t->control,
+                   .momentum = (float)c->momentum,
+                   .weight_decay = (float)c->weight_decay,
+                   .nesterov = c->nesterov},
         .trace = t->trace,
         .momentum_policy = momentum_policy(c->momentum_policy),
         .average_statistics = !strcmp(c->statistics, "average"),
@@ -170,7 +181,7 @@ static ts_status open_algorithm(ts_trainer *t)
 {
     const ts_config *c = t->config;
     ts_worker worker = ts_trainer_worker(t);
-    return ts_algorithm_find(c->algorithm)->open(&worker, &c->algorithm_config, &t->algorithm);
+    return ts_algorithm_open(c->algorithm, &worker, &c->algorithm_config, t->total, &t->algorithm);
 }
 
 /* What a rank can do, and fail at, on its own. */

@@ -46,7 +46,7 @@ typedef struct ts_trainer {
     char run[512];
 } ts_trainer;
 
-/* What an algorithm of this run sees. */
+/* What an algorithm of this run sees; the model and the control block are open. */
 ts_worker ts_trainer_worker(const ts_trainer *trainer);
 
 /* Of a local step, seconds. */

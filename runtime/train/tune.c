@@ -206,7 +206,7 @@ ts_status ts_tune(ts_trainer *t, const char *from)
         TS_TRY(ts_checkpoint_schedule(t, from, &period, &its_delay));
         if (!delay) delay = its_delay;
         ts_info("period auto: k %lld, as the checkpoint's run", (long long)period);
-    } else if (!period && !strcmp(t->config->algorithm, "ssgd")) {
+    } else if (!period && !ts_algorithm_find(t->config->algorithm)->periodic) {
         period = 1;
     } else if (!period && t->world->size == 1) {
         period = 1;

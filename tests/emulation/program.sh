@@ -60,6 +60,14 @@ for span in forward comm; do
     grep -Eq "\"name\": ?\"$span\"" "$dir/whole/timeline.json" || problem "the timeline has no $span"
 done
 
+# algorithms whose update reads and writes vectors of their own, in a captured step
+for options in "od --synchronous-steps 3" "overlap-local --period 2 --post-local 0.5"; do
+    name=${options%% *}
+    train host-$name 2 --device host --ops reference --type fp32 --algorithm $options || problem "host, $options"
+    train cuda-$name 2 --device cuda --type fp32 --algorithm $options || problem "cuda, $options"
+    near host-$name cuda-$name 0.0001
+done
+
 # one GPU for both
 export TWINSTREAM_EMULATED_GPU=7
 train one 2 --device cuda && problem "two ranks on one GPU were taken"
