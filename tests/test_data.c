@@ -252,8 +252,8 @@ static void test_skewed_shards(void **state)
     ts_dataset_close(d);
 }
 
-/* Batches 5, 2 and 1: of an epoch's samples each is taken once, by ranks with shares like these, and
- * all epochs have as many steps; in turns of one order, and as samples of one's own. */
+/* Batches 5, 2 and 1: of an epoch's samples each is taken once, the ranks' shares are like these,
+ * and all have as many steps; in turns of one order, and as samples of one's own. */
 static void test_unequal_shards(void **state)
 {
     static const int batches[] = {5, 2, 1};
