@@ -188,6 +188,25 @@ for run in 'cocod tiny 16' 'dasgd mlp 1' 'overlap-local mlp 1' 'local mlp 1'; do
 done
 expect 0 'as the checkpoint' "$mpirun" 2 "$program" train $options $auto --run tuned-local --resume auto
 
+# ---- ranks of unequal speed: rank 1 takes twice as long ----
+unequal() { # unequal OPTION...: on two ranks
+    env TWINSTREAM_PACE=0.04 "$mpirun" 1 "$program" train $quick "$@" : \
+        -np 1 env TWINSTREAM_PACE=0.08 "$program" train $quick "$@"
+}
+expect 64 'shares = "2,x"|one for each rank, such as 2,1' "$program" train $quick --shares 2,x
+expect 64 'shares = "measurd"|equal, measured, or' "$program" train $quick --shares measurd
+expect 64 '2 speeds for 1 rank' "$program" train $quick --shares 2,1
+expect 64 '3 speeds for 2 ranks' "$mpirun" 2 "$program" train $quick --shares 3,2,1
+expect 64 'rank 1 differs' "$mpirun" 1 "$program" train $quick --shares 2,1 --run r5 : -np 1 "$program" train $quick --shares 1,2 --run r5
+expect 64 'rank 1 differs' "$mpirun" 1 "$program" train $quick --shares 2,1 --run r5 : -np 1 "$program" train $quick --shares measured --run r5
+expect 0 '2 ranks x batch 21,11, 3 local steps, 8 an epoch|done' "$mpirun" 2 "$program" train $quick --shares 2,1 --steps 3 --run r6
+options="--shares measured --period auto --steps 12 --checkpoint-every 1"
+expect 0 "rank 1's local step, the slowest|period auto: a local step|2 ranks x batch" unequal $options --run measured
+expect 0 "as the checkpoint's run|done" unequal $options --run measured2 --resume measured
+same 'resumed with --shares measured, another model' measured/model.safetensors measured2/model.safetensors
+expect 0 "after local step 8: rank 1's steps took|longer than the mean|batches 16,16 are now" \
+    unequal --rebalance yes --steps 12 --run drifted
+
 # ---- told to stop: saved, exit code 75, resumable ----
 "$program" train $quick --epochs 100000 --algorithm local --run stopped >out 2>&1 &
 pid=$!

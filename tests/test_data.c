@@ -154,7 +154,7 @@ static void test_batch_is_what_it_says(void **state)
     ts_dataset *d;
     ts_shard shard;
     OK(ts_dataset_open(device, source, &d));
-    OK(ts_shard_open(d, 1, 2, 4, 0, 9, &shard));
+    OK(ts_shard_open(d, 1, 2, (int[]){4, 4}, 0, 9, &shard));
     ts_control control = {.epoch = 3, .position = 8, .seed = 9};
     for (int mode = 0; mode < 3; mode++) /* plain; shuffled; cropped and mirrored too */
         for (int l = 0; l < 4; l++)
@@ -164,7 +164,7 @@ static void test_batch_is_what_it_says(void **state)
                 OK(ts_data_train_batch(d, &shard, &a, &control, &b, stream));
                 OK(ts_stream_sync(stream));
                 for (int n = 0; n < 4; n++) {
-                    int64_t s = ts_sample_at(9, 3, 8 + n, TRAIN, 1, 2, 4, 0, a.shuffle);
+                    int64_t s = ts_sample_at(9, 3, 8 + n, TRAIN, 1, 4, 8, 4, 0, a.shuffle);
                     if (!mode) assert_int_equal(s, 2 * 8 + 4 + n);
                     assert_int_equal(b.labels[n], s % 10);
                     ts_augmentation g = ts_augmentation_of(9, 3, s, a.crop, a.flip);
@@ -208,18 +208,19 @@ static void test_shards_share_one_order(void **state)
         for (int size = 1; size <= 4; size *= 2)
             for (int rank = 0; rank < size; rank++)
                 for (int i = 0; i < TRAIN / size; i++)
-                    seen[ts_sample_at(5, epoch, i, TRAIN, rank, size, 8 / size, 0, 1)]++;
+                    seen[ts_sample_at(5, epoch, i, TRAIN, rank, rank * 8 / size, 8, 8 / size, 0,
+                                      1)]++;
         for (int i = 0; i < TRAIN; i++) assert_int_equal(seen[i], 3);
         for (int n = 0; n < 8; n++) {
-            int64_t alone = ts_sample_at(5, epoch, 8 + n, TRAIN, 0, 1, 8, 0, 1);
-            int64_t shared = ts_sample_at(5, epoch, 4 + n % 4, TRAIN, n / 4, 2, 4, 0, 1);
+            int64_t alone = ts_sample_at(5, epoch, 8 + n, TRAIN, 0, 0, 8, 8, 0, 1);
+            int64_t shared = ts_sample_at(5, epoch, 4 + n % 4, TRAIN, n / 4, n / 4 * 4, 8, 4, 0, 1);
             assert_int_equal(alone, shared);
         }
     }
     int same = 0;
     for (int i = 0; i < TRAIN; i++)
-        same += ts_sample_at(5, 0, i, TRAIN, 0, 1, 8, 0, 1) ==
-                ts_sample_at(5, 1, i, TRAIN, 0, 1, 8, 0, 1);
+        same += ts_sample_at(5, 0, i, TRAIN, 0, 0, 8, 8, 0, 1) ==
+                ts_sample_at(5, 1, i, TRAIN, 0, 0, 8, 8, 0, 1);
     assert_true(same < TRAIN / 2); /* epochs differ */
 }
 
@@ -233,7 +234,8 @@ static void test_skewed_shards(void **state)
         for (int rank = 0; rank < 4; rank++) {
             ts_shard s;
             bool has[10] = {false};
-            OK(ts_shard_open(d, rank, 4, 10, full ? 1.0 : 0.4, 1, &s));
+            int batches[] = {10, 10, 10, 10};
+            OK(ts_shard_open(d, rank, 4, batches, full ? 1.0 : 0.4, 1, &s));
             assert_true(s.pool == 250 && s.n == 250);
             for (int i = 0; i < s.pool; i++) {
                 seen[s.samples[i]]++;
@@ -246,7 +248,60 @@ static void test_skewed_shards(void **state)
         assert_true(full ? classes_of_first <= 4 : classes_of_first == 10);
     }
     ts_shard s;
-    assert_int_equal(ts_shard_open(d, 0, 2, 600, 0, 1, &s), TS_EUSAGE);
+    assert_int_equal(ts_shard_open(d, 0, 2, (int[]){600, 600}, 0, 1, &s), TS_EUSAGE);
+    ts_dataset_close(d);
+}
+
+/* Batches 5, 2 and 1: of an epoch's samples each is taken once, the ranks' shares are like these,
+ * and all have as many steps; in turns of one order, and as samples of one's own. */
+static void test_unequal_shards(void **state)
+{
+    static const int batches[] = {5, 2, 1};
+    static const double skews[] = {0, 0.4, 1};
+    (void)state;
+    ts_dataset *d;
+    OK(ts_dataset_open(device, "synthetic:train=1003,test=10,size=4", &d));
+    for (int i = 0; i < 3; i++) {
+        int seen[1003] = {0}, first = 0, sum = 0;
+        for (int rank = 0; rank < 3; first += batches[rank++]) {
+            ts_shard s;
+            OK(ts_shard_open(d, rank, 3, batches, skews[i], 1, &s));
+            assert_true(s.n == 1003 / 8 * batches[rank] && s.batch == batches[rank]);
+            assert_true(s.first == first && s.global == 8);
+            assert_int_equal(s.pool, i ? 1003 * batches[rank] / 8 : 1003);
+            for (int64_t at = 0; at < (i ? s.pool : s.n); at++) {
+                int64_t n =
+                    ts_sample_at(7, 2, at, s.pool, rank, s.first, s.global, s.batch, i > 0, 1);
+                seen[i ? s.samples[n] : n]++;
+                sum++;
+            }
+            ts_shard_close(d, &s);
+        }
+        for (int n = 0; n < 1003; n++) assert_in_range(seen[n], 0, 1);
+        assert_true(sum <= 1003 && sum >= 1000);
+    }
+    /* what one rank has is a stretch of the global batch */
+    for (int n = 0; n < 2; n++)
+        assert_int_equal(ts_sample_at(7, 2, 6 + n, 1003, 1, 5, 8, 2, 0, 1),
+                         ts_sample_at(7, 2, 3 * 8 + 5 + n, 1003, 0, 0, 8, 8, 0, 1));
+    ts_dataset_close(d);
+}
+
+/* With equal batches a rank's own samples are those it had before there were others. */
+static void test_equal_shards_stay(void **state)
+{
+    (void)state;
+    ts_dataset *d;
+    OK(ts_dataset_open(device, "synthetic:train=100,test=10,size=4", &d));
+    for (int rank = 0; rank < 3; rank++) {
+        ts_shard s;
+        OK(ts_shard_open(d, rank, 3, (int[]){4, 4, 4}, 0.5, 1, &s));
+        assert_true(s.pool == 33 && s.n == 32);
+        for (int i = 17; i < 33; i++)
+            assert_int_equal(s.samples[i], ts_random_permute(1, 0x5AADD, 100,
+                                                             (uint64_t)(51 + (i - 17) * 3 + rank)));
+        ts_shard_close(d, &s);
+    }
     ts_dataset_close(d);
 }
 
@@ -292,6 +347,8 @@ int main(void)
         cmocka_unit_test(test_augmentation_varies),
         cmocka_unit_test(test_shards_share_one_order),
         cmocka_unit_test(test_skewed_shards),
+        cmocka_unit_test(test_unequal_shards),
+        cmocka_unit_test(test_equal_shards_stay),
         cmocka_unit_test(test_tail_of_the_test_split),
         cmocka_unit_test(test_synthetic),
     };

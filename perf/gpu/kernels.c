@@ -193,7 +193,7 @@ static void measure_batch(int batch)
     char size[64];
     ts_bench_check(ts_dataset_open(bench.device, "synthetic:train=50000,test=1024", &l.dataset),
                    "data");
-    ts_bench_check(ts_shard_open(l.dataset, 0, 1, batch, 0, 1, &l.shard), "data");
+    ts_bench_check(ts_shard_open(l.dataset, 0, 1, &batch, 0, 1, &l.shard), "data");
     l.control = ts_bench_alloc(&bench, sizeof *l.control, 0);
     l.batch = (ts_batch){.shape = {batch, 3, 32, 32}, .layout = TS_NHWC8, .type = TS_BF16};
     l.batch.input = ts_bench_alloc(&bench, (size_t)batch * 32 * 32 * 8 * 2, 0);

@@ -113,7 +113,8 @@ ts_status ts_data_train_batch(const ts_dataset *dataset, const ts_shard *shard,
                       .pool = shard->pool,
                       .samples = shard->samples,
                       .rank = shard->rank,
-                      .size = shard->size};
+                      .turn = shard->first,
+                      .global = shard->global};
     return launch(dataset, &j, stream);
 }
 

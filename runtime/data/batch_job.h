@@ -17,7 +17,8 @@ typedef struct ts_batch_job {
     ts_augment augment;
     int64_t pool;
     const int32_t *samples;
-    int rank, size;
+    int rank;
+    int64_t turn, global; /* a shard's first and global */
 } ts_batch_job;
 
 /* The sample that is picture n of the batch, -1 past the end of the split, and its augmentation. */
@@ -28,8 +29,9 @@ TS_HD int64_t ts_batch_sample(const ts_batch_job *j, int n, ts_augmentation *aug
     *augmentation_p = none;
     if (j->control) {
         const ts_control *c = j->control;
-        sample = ts_sample_at(c->seed, c->epoch, c->position + n, j->pool, j->rank, j->size,
-                              j->batch.shape.n, j->samples != NULL, j->augment.shuffle);
+        sample = ts_sample_at(c->seed, c->epoch, c->position + n, j->pool, j->rank, j->turn,
+                              j->global, j->batch.shape.n, j->samples != NULL,
+                              j->augment.shuffle);
         if (j->samples) sample = j->samples[sample];
         *augmentation_p =
             ts_augmentation_of(c->seed, c->epoch, sample, j->augment.crop, j->augment.flip);

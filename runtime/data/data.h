@@ -36,15 +36,18 @@ void ts_dataset_close(ts_dataset *dataset);
 typedef struct ts_shard {
     int64_t n;        /* samples of this rank in an epoch, a multiple of the batch */
     int64_t pool;     /* samples it draws from */
-    int32_t *samples; /* device, [pool] this rank's own samples; NULL: all of the split, rank
-                         `rank` of `size` taking turns in one common shuffled order */
-    int rank, size, batch;
+    int32_t *samples; /* device, [pool] this rank's own samples; NULL: all of the split, in turns
+                         of one common shuffled order: of each `global` `batch` from `first` on */
+    int rank, batch;
+    int64_t first, global;
 } ts_shard;
-/* `skew` 0: one common shuffled order (IID). 0 < skew <= 1: that share of the split is dealt out
- * sorted by class, the rest evenly (non-IID); each rank shuffles its own. The last incomplete
- * global batch of an epoch is dropped. TS_EUSAGE when batch x size exceeds the split. */
-ts_status ts_shard_open(const ts_dataset *dataset, int rank, int size, int batch, double skew,
-                        uint64_t seed, ts_shard *shard);
+/* `batches` [size] of all ranks; a rank's share of the split is in proportion to its own, so that
+ * all have as many steps in an epoch. `skew` 0: one common shuffled order (IID). 0 < skew <= 1:
+ * that share of the split is dealt out sorted by class, the rest in turn (non-IID); each rank
+ * shuffles its own. The last incomplete global batch of an epoch is dropped. TS_EUSAGE when the
+ * batches together exceed the split. */
+ts_status ts_shard_open(const ts_dataset *dataset, int rank, int size, const int *batches,
+                        double skew, uint64_t seed, ts_shard *shard);
 void ts_shard_close(const ts_dataset *dataset, ts_shard *shard);
 
 typedef struct ts_augment {

@@ -183,8 +183,8 @@ ts_status ts_model_export(ts_model *model, const float *parameters, const float 
     return status;
 }
 
-/* x <- x + y for a device vector, through host memory: imports are rare. */
-static ts_status add_vector(ts_stream *stream, float *x, const float *y, size_t n)
+/* x <- x + weight y for a device vector, through host memory: imports are rare. */
+static ts_status add_vector(ts_stream *stream, float *x, const float *y, float weight, size_t n)
 {
     ts_device *device = stream->device;
     float *a = NULL, *b = NULL;
@@ -196,7 +196,7 @@ static ts_status add_vector(ts_stream *stream, float *x, const float *y, size_t 
     TS_TRY_TO(status, out, ts_stream_copy(stream, a, x, n * sizeof *a));
     TS_TRY_TO(status, out, ts_stream_copy(stream, b, y, n * sizeof *b));
     TS_TRY_TO(status, out, ts_stream_sync(stream));
-    for (size_t i = 0; i < n; i++) a[i] += b[i];
+    for (size_t i = 0; i < n; i++) a[i] += weight * b[i];
     TS_TRY_TO(status, out, ts_stream_copy(stream, x, a, n * sizeof *a));
     TS_TRY_TO(status, out, ts_stream_sync(stream));
 out:
@@ -205,11 +205,21 @@ out:
     return status;
 }
 
+/* A number among a checkpoint's words, 0 when it is not there. */
+static int64_t word_of(const ts_safetensors *file, const char *key)
+{
+    const char *found = ts_safetensors_metadata(file, key);
+    return found ? atoll(found) : 0;
+}
+
+/* `batch_p`: of the rank whose checkpoint it is; 0 where the file does not say. */
 static ts_status import_file(ts_model *model, float *parameters, float *statistics,
-                             const char *prefix, const char *path, ts_stream *stream)
+                             const char *prefix, const char *path, ts_stream *stream,
+                             int64_t *batch_p)
 {
     ts_safetensors *file;
     TS_TRY(ts_safetensors_open(path, &file));
+    *batch_p = word_of(file, "batch");
     ts_status status = take_vector(file, path, prefix, model, parameters, false, stream);
     if (!status) status = take_vector(file, path, prefix, model, statistics, true, stream);
     ts_safetensors_close(file);
@@ -223,7 +233,7 @@ static ts_status rank_file(char *path, const char *folder, int rank)
     return ts_file_join(path, PATH_BYTES, folder, name);
 }
 
-/* The consensus model of a checkpoint: the mean over its ranks' files. */
+/* The consensus model of a checkpoint: the mean over its ranks, weighted by their batches. */
 static ts_status import_ranks(ts_model *model, float *parameters, float *statistics,
                               const char *folder, float *more, float *more_statistics,
                               ts_stream *stream)
@@ -231,17 +241,20 @@ static ts_status import_ranks(ts_model *model, float *parameters, float *statist
     const ts_flat *flat = ts_model_flat(model);
     char path[PATH_BYTES];
     TS_TRY(rank_file(path, folder, 0));
-    TS_TRY(import_file(model, parameters, statistics, "model.", path, stream));
-    int size = 1;
-    for (;; size++) {
-        TS_TRY(rank_file(path, folder, size));
+    int64_t first, batch;
+    float sum = 1; /* of weights; rank 0's is 1 */
+    TS_TRY(import_file(model, parameters, statistics, "model.", path, stream, &first));
+    for (int rank = 1;; rank++) {
+        TS_TRY(rank_file(path, folder, rank));
         if (!ts_file_exists(path)) break;
-        TS_TRY(import_file(model, more, more_statistics, "model.", path, stream));
-        TS_TRY(add_vector(stream, parameters, more, flat->n));
-        TS_TRY(add_vector(stream, statistics, more_statistics, flat->n_statistics));
+        TS_TRY(import_file(model, more, more_statistics, "model.", path, stream, &batch));
+        float weight = first > 0 && batch > 0 ? (float)batch / (float)first : 1;
+        TS_TRY(add_vector(stream, parameters, more, weight, flat->n));
+        TS_TRY(add_vector(stream, statistics, more_statistics, weight, flat->n_statistics));
+        sum += weight;
     }
-    TS_TRY(ts_vector_scale(stream, flat->n, parameters, 1.0f / (float)size));
-    TS_TRY(ts_vector_scale(stream, flat->n_statistics, statistics, 1.0f / (float)size));
+    TS_TRY(ts_vector_scale(stream, flat->n, parameters, 1 / sum));
+    TS_TRY(ts_vector_scale(stream, flat->n_statistics, statistics, 1 / sum));
     return ts_stream_sync(stream);
 }
 
@@ -261,7 +274,10 @@ ts_status ts_model_import(ts_model *model, float *parameters, float *statistics,
     /* padding of the vectors stays zero */
     TS_TRY(ts_stream_fill(stream, parameters, 0, flat->n * sizeof(float)));
     TS_TRY(ts_stream_fill(stream, statistics, 0, flat->n_statistics * sizeof(float)));
-    if (!is_folder(path)) return import_file(model, parameters, statistics, "", path, stream);
+    if (!is_folder(path)) {
+        int64_t none;
+        return import_file(model, parameters, statistics, "", path, stream, &none);
+    }
     TS_TRY_TO(
         status, out,
         ts_device_alloc(stream->device, TS_MEMORY_DEVICE, flat->n * sizeof(float), (void **)&more));
@@ -316,11 +332,14 @@ static ts_status fill_bag(bag *b, ts_trainer *t)
 static ts_status save_rank(ts_trainer *t, const char *folder)
 {
     char path[PATH_BYTES], rank[16], size[16], step[32], period[32], delay[32];
+    char batch[16], global[32];
     snprintf(rank, sizeof rank, "%d", t->world->rank);
     snprintf(size, sizeof size, "%d", t->world->size);
     snprintf(step, sizeof step, "%lld", (long long)t->step);
     snprintf(period, sizeof period, "%lld", (long long)t->config->algorithm_config.period);
     snprintf(delay, sizeof delay, "%lld", (long long)t->config->algorithm_config.delay);
+    snprintf(batch, sizeof batch, "%d", t->shard.batch);
+    snprintf(global, sizeof global, "%lld", (long long)t->shard.global);
     const ts_file_pair words[] = {{"format", "twinstream-checkpoint"},
                                   {"version", FORMAT_VERSION},
                                   {"model", ts_model_name(t->model)},
@@ -330,7 +349,9 @@ static ts_status save_rank(ts_trainer *t, const char *folder)
                                   {"step", step},
                                   {"period", period},
                                   {"delay", delay},
-                                  {"compress", t->config->compression.name}};
+                                  {"compress", t->config->compression.name},
+                                  {"batch", batch},
+                                  {"global-batch", global}};
     bag b = {0};
     ts_status status = ts_file_make_folder(folder);
     if (!status) status = rank_file(path, folder, t->world->rank);
@@ -470,6 +491,13 @@ static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char
     TS_TRY(take_bytes(file, path, "control", &control, sizeof control));
     control.learning_rate = ts_schedule_rate(&t->schedule, control.step);
     control.seed = (uint64_t)t->config->seed;
+    control.averaging_weight = (float)t->shard.batch / (float)t->shard.global;
+    int64_t batch = word_of(file, "batch");
+    if (batch > 0 && batch != t->shard.batch && word_of(file, "global-batch") == t->shard.global) {
+        ts_info("rank 0's batch was %lld in the checkpoint's run and is %d now, by --shares",
+                (long long)batch, t->shard.batch);
+        control.position = control.position / batch * t->shard.batch;
+    }
     TS_TRY(ts_stream_copy(t->compute, t->control, &control, sizeof control));
     TS_TRY(ts_stream_sync(t->compute));
     int n =
@@ -544,6 +572,32 @@ ts_status ts_checkpoint_schedule(ts_trainer *t, const char *from, int64_t *perio
     TS_TRY(ts_world_same(t->world, "the period of the checkpoint", schedule, sizeof schedule));
     *period_p = schedule[0];
     *delay_p = schedule[1];
+    return TS_OK;
+}
+
+static ts_status read_batch(const ts_trainer *t, const char *from, int *batch_p)
+{
+    char path[PATH_BYTES], folder[PATH_BYTES];
+    ts_safetensors *file;
+    TS_TRY(open_rank(t, from, folder, path, &file));
+    ts_status status = check_words(t, file, path);
+    *batch_p = word_of(file, "global-batch") == t->shard.global ? (int)word_of(file, "batch") : 0;
+    ts_safetensors_close(file);
+    return status;
+}
+
+ts_status ts_checkpoint_batches(ts_trainer *t, const char *from, int *batches, bool *found_p)
+{
+    int64_t sum = 0;
+    int batch = 0;
+    TS_TRY(ts_world_agree(t->world, read_batch(t, from, &batch)));
+    TS_TRY(t->world->ops->all_gather(t->world, &batch, batches, sizeof batch));
+    *found_p = true;
+    for (int r = 0; r < t->world->size; r++) {
+        *found_p &= batches[r] > 0;
+        sum += batches[r];
+    }
+    *found_p &= sum == t->shard.global;
     return TS_OK;
 }
 

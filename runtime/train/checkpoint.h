@@ -18,6 +18,9 @@ ts_status ts_checkpoint_load(ts_trainer *trainer, const char *from);
 /* The period and delay that a checkpoint's run had; `from` as above. Collective. */
 ts_status ts_checkpoint_schedule(ts_trainer *trainer, const char *from, int64_t *period_p,
                                  int64_t *delay_p);
+/* The batches [size] of a checkpoint's run; not found when it did not keep them or when they add up
+ * to another sum than this run's. Collective. */
+ts_status ts_checkpoint_batches(ts_trainer *trainer, const char *from, int *batches, bool *found_p);
 /* Does the run's folder hold a complete checkpoint? */
 bool ts_checkpoint_exists(const char *run);
 

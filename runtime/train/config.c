@@ -21,7 +21,14 @@ static const ts_option model_rows[] = {
 static const ts_option data_rows[] = {
     {"data", TS_OPTION_TEXT, AT(data), "synthetic", NULL, 0, 0,
      "cifar10:DIR, cifar100:DIR, or synthetic[:train=N,test=N,size=S,classes=C,seed=X]"},
-    {"batch", TS_OPTION_INT, AT(batch), "64", NULL, 1, 65536, "pictures in a rank's local step"},
+    {"batch", TS_OPTION_INT, AT(batch), "64", NULL, 1, 65536,
+     "pictures in a rank's local step; with --shares the mean over ranks"},
+    {"shares", TS_OPTION_TEXT, AT(shares), "equal", NULL, 0, 0,
+     "how a step's pictures are divided among ranks: equal; measured: by the speeds that they show "
+     "at the start; or relative speeds, one for each rank, such as 2,1; averages weigh alike"},
+    {"rebalance", TS_OPTION_CHOICE, AT(rebalance), "auto", "auto|yes|no", 0, 0,
+     "divide anew after an epoch in which a rank's steps took 15 % longer than the mean; auto: "
+     "with --shares measured"},
     {"crop", TS_OPTION_INT, AT(crop), "4", NULL, 0, 64,
      "pixels of zero padding for random crops of training pictures; 0: none"},
     {"flip", TS_OPTION_BOOL, AT(flip), "yes", NULL, 0, 0, "mirror training pictures at random"},

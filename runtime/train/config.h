@@ -14,6 +14,7 @@ typedef struct ts_config {
     int64_t batch, crop;
     bool flip, shuffle;
     double skew;
+    const char *shares, *rebalance;
     /* optimisation */
     double epochs;
     int64_t steps;

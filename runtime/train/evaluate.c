@@ -16,11 +16,12 @@ struct ts_evaluator {
     ts_control *control, *sums; /* device; pinned */
     float *parameters, *statistics;
     uint16_t *shadow;
-    int batch;
+    int64_t first, stride; /* pictures */
 };
 
 ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *world,
-                            ts_stream *compute, int batch, ts_evaluator **evaluator_p)
+                            ts_stream *compute, int batch, int64_t first, int64_t stride,
+                            ts_evaluator **evaluator_p)
 {
     ts_status status;
     ts_device *device = compute->device;
@@ -31,7 +32,6 @@ ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *worl
     e->dataset = dataset;
     e->world = world;
     e->compute = compute;
-    e->batch = batch;
     TS_TRY_TO(status, fail,
               ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *e->control, (void **)&e->control));
     TS_TRY_TO(status, fail,
@@ -46,12 +46,21 @@ ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *worl
         TS_TRY_TO(status, fail,
                   ts_device_alloc(device, TS_MEMORY_DEVICE, flat->n * sizeof(uint16_t),
                                   (void **)&e->shadow));
-    TS_TRY_TO(status, fail, ts_workspace_open(model, batch, false, e->control, &e->workspace));
+    TS_TRY_TO(status, fail, ts_evaluator_divide(e, batch, first, stride));
     *evaluator_p = e;
     return TS_OK;
 fail:
     ts_evaluator_close(e);
     return status;
+}
+
+ts_status ts_evaluator_divide(ts_evaluator *e, int batch, int64_t first, int64_t stride)
+{
+    e->first = first;
+    e->stride = stride;
+    ts_workspace_close(e->workspace);
+    e->workspace = NULL;
+    return ts_workspace_open(e->model, batch, false, e->control, &e->workspace);
 }
 
 void ts_evaluator_close(ts_evaluator *e)
@@ -86,8 +95,7 @@ ts_status ts_evaluator_run(ts_evaluator *e, ts_score *score)
         TS_TRY(ts_vector_to_bf16(e->compute, ts_model_flat(e->model)->n, e->shadow, e->parameters));
     TS_TRY(ts_workspace_refresh(e->workspace, e->parameters, e->shadow, e->statistics, e->compute));
     /* batches are dealt out to the ranks in turn */
-    int64_t stride = (int64_t)e->batch * e->world->size;
-    for (int64_t at = (int64_t)e->batch * e->world->rank; at < e->dataset->test.n; at += stride) {
+    for (int64_t at = e->first; at < e->dataset->test.n; at += e->stride) {
         TS_TRY(ts_data_test_batch(e->dataset, at, &batch, e->compute));
         TS_TRY(ts_workspace_forward(e->workspace, 0, nodes, e->compute));
     }

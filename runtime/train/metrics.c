@@ -63,6 +63,10 @@ struct ts_metrics {
     ts_span *timeline;
     int64_t n_timeline;
 
+    struct {
+        int64_t lazy, steps, step, batch; /* steps to leave out; steps, and ns, since */
+    } own;                                /* for ts_metrics_own */
+
     interval recent[RECENT], comm[COLLECTIVES]; /* the latest steps and collectives */
     int64_t n_recent, n_comm, n_told;           /* told: collectives that a window holds */
     int64_t started;                            /* wall clock, ns */
@@ -82,6 +86,7 @@ ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
     TS_NEED(m, TS_ENOMEM, "no memory for metrics");
     m->t = t;
     m->first = m->seen = t->step;
+    m->own.lazy = TS_LAZY_STEPS;
     m->started = ts_clock_wall_ns();
     for (int i = 0; i < PENDING; i++) {
         TS_TRY_TO(status, fail,
@@ -110,6 +115,7 @@ ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
             status = TS_ERROR(TS_EIO, "cannot open %s: %s", m->path, strerror(errno));
             goto fail;
         }
+        if (t->shares.weighted && !t->step) TS_TRY_TO(status, fail, ts_metrics_divided(m));
     }
     *metrics_p = m;
     return TS_OK;
@@ -162,8 +168,17 @@ static void on_span(void *context, const ts_span *span)
     }
     m->open.part[span->kind] += ns;
     if (span->kind == TS_SPAN_WAIT) m->wait += ns;
+    if (!m->own.lazy && (span->kind == TS_SPAN_DATA || span->kind == TS_SPAN_FORWARD ||
+                         span->kind == TS_SPAN_BACKWARD))
+        m->own.batch += ns;
     if (span->kind != TS_SPAN_STEP) return;
 
+    if (m->own.lazy) {
+        m->own.lazy--;
+    } else {
+        m->own.steps++;
+        m->own.step += ns - m->wait;
+    }
     m->recent[m->n_recent++ % RECENT] = (interval){span->begin_ns, span->end_ns, m->wait};
     m->wait = 0;
     if (!m->open.steps++) m->open.begin = span->begin_ns;
@@ -338,6 +353,35 @@ ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double sec
                   (json_int_t)score->samples, "train_loss", real(train), "seconds", seconds));
 }
 
+bool ts_metrics_own(ts_metrics *m, int64_t least, ts_step_times *times)
+{
+    if (m->own.steps < least) return false;
+    double ns = 1e-9 / (double)m->own.steps;
+    *times = (ts_step_times){.step_s = (double)m->own.step * ns,
+                             .batch_s = (double)m->own.batch * ns};
+    m->own.steps = m->own.step = m->own.batch = 0;
+    return true;
+}
+
+static json_t *batches_of(const ts_trainer *t)
+{
+    json_t *list = json_array();
+    for (int r = 0; r < t->world->size; r++)
+        json_array_append_new(list, json_integer(t->shares.batches[r]));
+    return list;
+}
+
+ts_status ts_metrics_divided(ts_metrics *m)
+{
+    const ts_trainer *t = m->t;
+    m->own.lazy = TS_LAZY_STEPS;
+    m->n_recent = 0; /* those steps had another length */
+    if (t->world->rank) return TS_OK;
+    return ts_json_append(m->file, m->path,
+                          json_pack("{s:s, s:I, s:o}", "kind", "shares", "step",
+                                    (json_int_t)t->step, "batches", batches_of(t)));
+}
+
 /* Slope over intercept of step time on the share of the step beside a busy comm stream. */
 static double contention(const ts_metrics *m)
 {
@@ -394,7 +438,7 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
         path,
         json_pack("{s:s, s:s, s:I, s:I, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
                   "s:I}, s:o,"
-                  " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o}",
+                  " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o, s:o}",
                   "program", "twinstream", "state", state, "started",
                   (json_int_t)(m->started / 1000000000), "ended",
                   (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(),
@@ -410,7 +454,7 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
                   r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
                   real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
                   "sent_bytes", (double)m->total.sent / steps, "peak_memory_kib",
-                  (json_int_t)usage.ru_maxrss, "config", config));
+                  (json_int_t)usage.ru_maxrss, "config", config, "batches", batches_of(t)));
 }
 
 ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *score,

@@ -9,11 +9,11 @@
 #define FORWARD_SHARE (1.0 / 3) /* backward makes two products where forward makes one */
 
 struct ts_pace {
-    double seconds, macs;
+    double picture_s, macs;
     const ts_model *model;
     int64_t begin_ns; /* of the step that runs; only the compute stream touches it */
     /* of the backward that is being enqueued */
-    double share; /* of the time when the layer's weight gradients are complete */
+    double complete_s; /* when the layer's weight gradients are complete */
     ts_ready *ready;
     void *context;
     ts_stream *stream;
@@ -21,17 +21,17 @@ struct ts_pace {
 
 typedef struct mark {
     ts_pace *pace;
-    double share; /* 0: the step begins */
+    double after_s; /* the step's begin; 0: it begins */
 } mark;
 
 static ts_status run_mark(const void *args)
 {
     const mark *m = args;
-    if (m->share <= 0) {
+    if (m->after_s <= 0) {
         m->pace->begin_ns = ts_clock_ns();
         return TS_OK;
     }
-    int64_t due = m->pace->begin_ns + (int64_t)(m->share * m->pace->seconds * 1e9);
+    int64_t due = m->pace->begin_ns + (int64_t)(m->after_s * 1e9);
     int64_t left = due - ts_clock_ns();
     if (left > 0) ts_clock_sleep_ns(left);
     return TS_OK;
@@ -39,20 +39,21 @@ static ts_status run_mark(const void *args)
 
 static const ts_kernel mark_kernel = {.name = "pace", .run = run_mark};
 
-static ts_status reach(ts_pace *p, double share, ts_stream *stream)
+static ts_status reach(ts_pace *p, double after_s, ts_stream *stream)
 {
-    mark m = {p, share};
+    mark m = {p, after_s};
     return ts_stream_launch(stream, &mark_kernel, &m, sizeof m);
 }
 
-ts_status ts_pace_open(ts_device *device, const ts_model *model, double seconds, ts_pace **pace_p)
+ts_status ts_pace_open(ts_device *device, const ts_model *model, double seconds, int64_t pictures,
+                       ts_pace **pace_p)
 {
     TS_NEED(!strcmp(device->ops->name, "host"), TS_EUSAGE,
             "--pace is for the host device; this is %s, which has a speed of its own",
             device->ops->name);
     ts_pace *p = calloc(1, sizeof *p);
     TS_NEED(p, TS_ENOMEM, "no memory for a pace");
-    p->seconds = seconds;
+    p->picture_s = seconds / (double)pictures;
     p->model = model;
     p->macs = ts_model_forward_macs(model, 0, ts_model_nodes(model));
     *pace_p = p;
@@ -69,15 +70,21 @@ ts_status ts_pace_begin(ts_pace *p, ts_stream *stream)
     return p ? reach(p, 0, stream) : TS_OK;
 }
 
+/* Of a whole step of this workspace. */
+static double step_s(const ts_pace *p, const ts_workspace *w)
+{
+    return p->picture_s * ts_workspace_batch(w).shape.n;
+}
+
 ts_status ts_pace_forward(ts_pace *p, ts_workspace *w, int nodes, ts_stream *stream)
 {
     if (!p) return ts_workspace_forward(w, 0, nodes, stream);
-    double done = 0;
+    double done = 0, whole_s = step_s(p, w);
     for (int i = 1; i < nodes; i++) {
         double macs = ts_model_forward_macs(p->model, i, i + 1);
         TS_TRY(ts_workspace_forward(w, i, i + 1, stream));
         done += macs;
-        if (macs > 0) TS_TRY(reach(p, FORWARD_SHARE * done / p->macs, stream));
+        if (macs > 0) TS_TRY(reach(p, FORWARD_SHARE * done / p->macs * whole_s, stream));
     }
     return TS_OK;
 }
@@ -91,7 +98,7 @@ static double backward_share(const ts_pace *p, double macs)
 static ts_status bucket_ready(void *context, int bucket)
 {
     ts_pace *p = context;
-    TS_TRY(reach(p, p->share, p->stream));
+    TS_TRY(reach(p, p->complete_s, p->stream));
     return p->ready(p->context, bucket);
 }
 
@@ -102,14 +109,15 @@ ts_status ts_pace_backward(ts_pace *p, ts_workspace *w, int nodes, float *gradie
     p->ready = ready;
     p->context = context;
     p->stream = stream;
-    double done = 0;
+    double done = 0, whole_s = step_s(p, w);
     for (int i = nodes - 1; i > 0; i--) {
         double macs = ts_model_forward_macs(p->model, i, i + 1);
-        p->share = backward_share(p, done + macs / 2); /* weight gradients come first, half of it */
+        /* weight gradients come first and cost half */
+        p->complete_s = backward_share(p, done + macs / 2) * whole_s;
         TS_TRY(
             ts_workspace_backward(w, i, i + 1, gradients, ready ? bucket_ready : NULL, p, stream));
         done += macs;
-        if (macs > 0) TS_TRY(reach(p, backward_share(p, done), stream));
+        if (macs > 0) TS_TRY(reach(p, backward_share(p, done) * whole_s, stream));
     }
     return TS_OK;
 }

@@ -4,7 +4,8 @@
  * The work is done and then waited out, layer by layer: after each layer the compute stream sleeps
  * until that layer's share of the time has passed (a third of it for forward; within a pass by
  * multiply-adds), so a bucket of gradients is complete when it would be on that device. Work that
- * takes longer than its share is not shortened. The update and merges come on top. */
+ * takes longer than its share is not shortened. The update and merges come on top. The time goes
+ * with the workspace's batch: half of the pictures take half of it. */
 #ifndef TS_TRAIN_PACE_H
 #define TS_TRAIN_PACE_H
 
@@ -12,8 +13,10 @@
 
 typedef struct ts_pace ts_pace;
 
-/* `seconds`: of forward and backward together. TS_EUSAGE on a device other than the host. */
-ts_status ts_pace_open(ts_device *device, const ts_model *model, double seconds, ts_pace **pace_p);
+/* `seconds`: of forward and backward together, for a batch of `pictures`. TS_EUSAGE on a device
+ * other than the host. */
+ts_status ts_pace_open(ts_device *device, const ts_model *model, double seconds, int64_t pictures,
+                       ts_pace **pace_p);
 /* When no step is queued any more. */
 void ts_pace_close(ts_pace *pace);
 

@@ -33,24 +33,29 @@ static ts_status check_fit(ts_trainer *t)
 {
     struct {
         uint64_t signature;
-        int64_t total, batch, share, seed, period, delay;
+        int64_t total, batch, per_epoch, seed, period, delay, measured, rebalances, weighted;
         char compression[128];
     } shape = {ts_model_signature(t->model),
                t->total,
                t->config->batch,
-               t->shard.n,
+               t->per_epoch,
                t->config->seed,
                t->config->algorithm_config.period,
                t->config->algorithm_config.delay,
+               t->shares.measured,
+               t->shares.rebalances,
+               t->shares.weighted,
                ""};
     const ts_compression *c = &t->config->compression;
     snprintf(shape.compression, sizeof shape.compression, "%s %s %s %lld %lld %g %lld", c->name,
              c->feedback, c->scope, (long long)c->levels, (long long)c->block, c->density,
              (long long)c->density_warmup);
-    return ts_world_same(t->world,
+    TS_TRY(ts_world_same(t->world,
                          "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period, delay or compression",
-                         &shape, sizeof shape);
+                         "period, delay, shares, rebalance or compression",
+                         &shape, sizeof shape));
+    return ts_world_same(t->world, "the division by shares", t->shares.batches,
+                         (size_t)t->world->size * sizeof *t->shares.batches);
 }
 
 static ts_status gather_identities(ts_trainer *t)

@@ -96,7 +96,7 @@ static ts_status body(ts_step *s)
     TS_TRY(ts_vector_sgd(t->compute, &t->algorithm->worker.update));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_UPDATE));
     if (hooks->after_update) TS_TRY(reach(s, HOOK_AFTER_UPDATE, -1));
-    TS_TRY(ts_schedule_tick(t->compute, &t->schedule, t->config->batch, t->shard.n, t->control));
+    TS_TRY(ts_schedule_tick(t->compute, &t->schedule, t->shard.batch, t->shard.n, t->control));
     return ts_trace_end(t->trace, t->compute, TS_SPAN_STEP);
 }
 

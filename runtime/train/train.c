@@ -15,6 +15,7 @@
 #include "runtime/device/vector.h"
 #include "runtime/train/checkpoint.h"
 #include "runtime/train/ranks.h"
+#include "runtime/train/shares.h"
 #include "runtime/train/trainer.h"
 #include "runtime/train/tune.h"
 
@@ -112,7 +113,7 @@ static ts_status open_control(ts_trainer *t)
 {
     ts_control first = {.seed = (uint64_t)t->config->seed,
                         .learning_rate = ts_schedule_rate(&t->schedule, 0),
-                        .averaging_weight = 1.0f / (float)t->world->size};
+                        .averaging_weight = (float)t->shard.batch / (float)t->shard.global};
     ts_control *pinned;
     TS_TRY(ts_device_alloc(t->device, TS_MEMORY_DEVICE, sizeof first, (void **)&t->control));
     TS_TRY(ts_device_alloc(t->device, TS_MEMORY_PINNED, sizeof first, (void **)&pinned));
@@ -175,6 +176,7 @@ ts_worker ts_trainer_worker(const ts_trainer *t)
         .trace = t->trace,
         .momentum_policy = momentum_policy(c->momentum_policy),
         .average_statistics = !strcmp(c->statistics, "average"),
+        .weight = t->shares.weighted ? &t->control->averaging_weight : NULL,
         .compression = compression,
     };
 }
@@ -190,10 +192,11 @@ static ts_status open_algorithm(ts_trainer *t)
 static ts_status open_alone(ts_trainer *t)
 {
     const ts_config *c = t->config;
+    TS_TRY(ts_shares_open(t));
     TS_TRY(open_model(t));
-    TS_TRY(ts_shard_open(t->dataset, t->world->rank, t->world->size, (int)c->batch, c->skew,
+    TS_TRY(ts_shard_open(t->dataset, t->world->rank, t->world->size, t->shares.batches, c->skew,
                          (uint64_t)c->seed, &t->shard));
-    t->per_epoch = t->shard.n / c->batch;
+    t->per_epoch = t->shard.n / t->shard.batch;
     t->total = c->steps ? c->steps : llround(ceil(c->epochs * (double)t->per_epoch));
     TS_TRY(make_schedule(t));
     TS_TRY(open_control(t));
@@ -201,8 +204,8 @@ static ts_status open_alone(ts_trainer *t)
     TS_TRY(ts_trace_open(t->device, STAMPS, &t->trace));
     TS_TRY(ts_event_open(t->device, &t->event));
     TS_TRY(ts_model_init(t->model, (uint64_t)c->seed, t->compute));
-    TS_TRY(ts_workspace_open(t->model, (int)c->batch, true, t->control, &t->workspace));
-    if (c->pace > 0) TS_TRY(ts_pace_open(t->device, t->model, c->pace, &t->pace));
+    TS_TRY(ts_workspace_open(t->model, t->shard.batch, true, t->control, &t->workspace));
+    if (c->pace > 0) TS_TRY(ts_pace_open(t->device, t->model, c->pace, c->batch, &t->pace));
     if (!*c->weights) return TS_OK;
     ts_flat *flat = ts_model_flat(t->model);
     TS_TRY(ts_model_import(t->model, flat->parameters, flat->statistics, c->weights, t->compute));
@@ -219,8 +222,8 @@ static ts_status open_loop(ts_trainer *t, ts_evaluator **evaluator_p)
             (long long)t->step, (long long)t->total);
     TS_TRY(ts_step_open(t, &t->local_step));
     TS_TRY(ts_metrics_open(t, &t->metrics));
-    return ts_evaluator_open(t->model, t->dataset, t->world, t->compute, (int)t->config->batch,
-                             evaluator_p);
+    return ts_evaluator_open(t->model, t->dataset, t->world, t->compute, t->shard.batch,
+                             t->shard.first, t->shard.global, evaluator_p);
 }
 
 static ts_status open_communicator(ts_trainer *t)
@@ -257,6 +260,7 @@ static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
     TS_TRY(open_communicator(t));
     TS_TRY(ts_watchdog_open(t->communicator, &t->watchdog));
     TS_TRY(find_resume(t, &from));
+    TS_TRY(ts_shares_settle(t, from));
     TS_TRY(ts_tune(t, from));
     TS_TRY(ts_world_agree(t->world, open_algorithm(t)));
     if (from) TS_TRY(ts_checkpoint_load(t, from));
@@ -283,6 +287,7 @@ static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
     ts_model_close(t->model);
     ts_dataset_close(t->dataset);
     ts_stream_close(t->compute);
+    ts_shares_close(t);
     free(t->identities);
     if (t->device) ts_device_release(t->device, TS_MEMORY_DEVICE, t->control);
     ts_device_close(t->device);
@@ -338,6 +343,8 @@ static ts_status loop(ts_trainer *t, ts_evaluator *evaluator, ts_score *score, b
         if (last) TS_TRY(t->algorithm->ops->drain ? t->algorithm->ops->drain(t->algorithm) : TS_OK);
         if (last || due(c->evaluate_every, t->step, t->per_epoch))
             TS_TRY(evaluate(t, evaluator, score));
+        if (t->shares.rebalances && !last && t->step % t->per_epoch == 0)
+            TS_TRY(ts_shares_review(t, evaluator));
         if (t->step % c->log_every == 0 && !last) TS_TRY(told_to_stop(t, stopped_p));
         if (*stopped_p || (!last && due(c->checkpoint_every, t->step, t->per_epoch))) {
             TS_TRY(ts_metrics_flush(t->metrics));
@@ -371,17 +378,18 @@ static ts_status finish(ts_trainer *t, ts_evaluator *evaluator, const ts_score *
 
 static void announce(const ts_trainer *t)
 {
-    const ts_config *c = t->config;
-    char device[256];
+    char device[256], batch[128];
     ts_device_describe(t->device, device, sizeof device);
+    snprintf(batch, sizeof batch, "%lld", (long long)t->config->batch);
+    if (t->shares.weighted) ts_shares_text(t->world->size, t->shares.batches, batch, sizeof batch);
     const ts_algorithm_ops *a = t->algorithm->ops;
     ts_info("%s on %s, %s, %zu parameters, %s", ts_model_name(t->model), t->dataset->name,
             ts_type_name(ts_model_get_options(t->model)->type), ts_model_parameter_count(t->model),
             device);
     ts_info("%s (%s): %s", a->title, a->paper, a->rule);
-    ts_info("%d rank%s x batch %lld, %lld local steps, %lld an epoch; communicator %s",
-            t->world->size, t->world->size == 1 ? "" : "s", (long long)c->batch,
-            (long long)t->total, (long long)t->per_epoch, t->communicator->ops->name);
+    ts_info("%d rank%s x batch %s, %lld local steps, %lld an epoch; communicator %s",
+            t->world->size, t->world->size == 1 ? "" : "s", batch, (long long)t->total,
+            (long long)t->per_epoch, t->communicator->ops->name);
     ts_ranks_announce(t);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
@@ -423,7 +431,8 @@ ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *resul
     TS_TRY_TO(status, out, open_model(&t));
     TS_TRY_TO(
         status, out,
-        ts_evaluator_open(t.model, t.dataset, world, t.compute, (int)config->batch, &evaluator));
+        ts_evaluator_open(t.model, t.dataset, world, t.compute, (int)config->batch,
+                          config->batch * world->rank, config->batch * world->size, &evaluator));
     TS_TRY_TO(status, out,
               ts_model_import(t.model, ts_evaluator_parameters(evaluator),
                               ts_evaluator_statistics(evaluator), config->weights, t.compute));

@@ -11,6 +11,15 @@
 typedef struct ts_metrics ts_metrics;
 typedef struct ts_step ts_step;
 
+/* What each rank's local step is made of (shares.h). */
+typedef struct ts_shares {
+    int *batches;          /* [size] pictures */
+    int *next;             /* [size] a division that is not in force yet */
+    struct ts_cost *costs; /* [size] what was measured last */
+    bool measured, rebalances;
+    bool weighted; /* averages are, by the batches */
+} ts_shares;
+
 typedef struct ts_trainer {
     const ts_config *config;
     ts_option_set *options;
@@ -24,7 +33,8 @@ typedef struct ts_trainer {
     ts_model *model;
     ts_workspace *workspace;
     ts_pace *pace; /* NULL: the device's own speed */
-    ts_shard shard;
+    ts_shares shares;
+    ts_shard shard; /* with this rank's batch, and the sum of all */
     ts_schedule schedule;
     ts_control *control; /* device memory */
     ts_trace *trace;
@@ -39,6 +49,13 @@ typedef struct ts_trainer {
 /* What an algorithm of this run sees; the model and the control block are open. */
 ts_worker ts_trainer_worker(const ts_trainer *trainer);
 
+/* Of a local step, seconds. */
+typedef struct ts_step_times {
+    double step_s, batch_s; /* all of it; what grows with the batch: data, forward, backward */
+    double spread;          /* standard deviation of the steps, share of their mean */
+} ts_step_times;
+enum { TS_LAZY_STEPS = 3 }; /* the first ones make libraries' handles and are captured */
+
 /* ---- step.c: the local step, captured once and replayed ---- */
 ts_status ts_step_open(ts_trainer *trainer, ts_step **step_p);
 /* Enqueue local step trainer->step with the algorithm's hooks; waits only to stay within
@@ -52,9 +69,13 @@ typedef struct ts_score {
     int64_t samples;
 } ts_score;
 typedef struct ts_evaluator ts_evaluator;
+/* This rank scores `batch` pictures of each `stride`, from `first` on. */
 ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *world,
-                            ts_stream *compute, int batch, ts_evaluator **evaluator_p);
+                            ts_stream *compute, int batch, int64_t first, int64_t stride,
+                            ts_evaluator **evaluator_p);
 void ts_evaluator_close(ts_evaluator *evaluator);
+/* Another division of the test split; nothing is queued. */
+ts_status ts_evaluator_divide(ts_evaluator *evaluator, int batch, int64_t first, int64_t stride);
 /* Scratch vectors for the weights to evaluate: [n], [n_statistics]. */
 float *ts_evaluator_parameters(ts_evaluator *evaluator);
 float *ts_evaluator_statistics(ts_evaluator *evaluator);
@@ -69,6 +90,11 @@ ts_status ts_metrics_step(ts_metrics *metrics);
 /* Close the open window, wait until all are written; the streams are idle afterwards. */
 ts_status ts_metrics_flush(ts_metrics *metrics);
 ts_status ts_metrics_evaluation(ts_metrics *metrics, const ts_score *score, double seconds);
+/* Mean times of this rank's steps, waits taken out, since the last call that gave any; false while
+ * they are fewer than `least`. After a flush. */
+bool ts_metrics_own(ts_metrics *metrics, int64_t least, ts_step_times *times);
+/* The batches are others from here on; after a flush. */
+ts_status ts_metrics_divided(ts_metrics *metrics);
 /* run.json, timeline.json; fills the result. `state`: "finished", "stopped". Collective. */
 ts_status ts_metrics_finish(ts_metrics *metrics, const char *state, const ts_score *score,
                             ts_result *result);

@@ -17,111 +17,42 @@
 #include "runtime/base/log.h"
 #include "runtime/plan/plan.h"
 #include "runtime/train/checkpoint.h"
+#include "runtime/train/rehearsal.h"
 
-/* Steps: the first make libraries' handles and are captured. Averages: the first opens connections.
- * Beside an average no more steps than the trace has room for. */
-enum { LAZY_STEPS = 3, STEPS = 12, AVERAGES = 3, STEPS_BESIDE = 1024 };
-
-typedef struct kept { /* what measuring changes */
-    void *at, *copy;
-    size_t bytes;
-} kept;
+/* The first average opens connections. Beside one no more steps than the trace has room for. */
+enum { AVERAGES = 3, STEPS_BESIDE = 1024 };
 
 typedef struct tuner {
     ts_trainer *t;
-    ts_algorithm nothing; /* local steps without hooks */
+    ts_rehearsal *rehearsal;
     ts_averaging *averaging;
-    kept state[5];
-    int n_state;
-    int64_t step, seen, last_end;
-    double sum, squares, comm; /* seconds, of steps from end to end and of the last average */
+    double comm; /* seconds of the last average */
 } tuner;
 
 typedef struct measure {
     double step_s, spread, average_s;
 } measure;
 
-/* ---- the state, put aside and back ---- */
-
-static ts_status copy_state(tuner *u, bool back)
-{
-    for (int i = 0; i < u->n_state; i++) {
-        kept *k = &u->state[i];
-        TS_TRY(ts_stream_copy(u->t->compute, back ? k->at : k->copy, back ? k->copy : k->at,
-                              k->bytes));
-    }
-    if (back) u->t->step = u->step;
-    return ts_stream_sync(u->t->compute);
-}
+/* ---- measuring ---- */
 
 static ts_status open_tuner(tuner *u)
 {
-    static const ts_algorithm_ops no_hooks = {.name = "none"};
-    ts_trainer *t = u->t;
-    const ts_flat *f = ts_model_flat(t->model);
-    ts_worker worker = ts_trainer_worker(t);
-    const kept all[] = {{f->parameters, NULL, f->n * sizeof(float)},
-                        {f->momentum, NULL, f->n * sizeof(float)},
-                        {f->statistics, NULL, f->n_statistics * sizeof(float)},
-                        {f->shadow, NULL, f->n * sizeof(uint16_t)},
-                        {t->control, NULL, sizeof *t->control}};
-    u->nothing = (ts_algorithm){.ops = &no_hooks, .worker = worker};
-    t->algorithm = &u->nothing;
-    u->step = t->step;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        if (!all[i].at || !all[i].bytes) continue;
-        kept *k = &u->state[u->n_state++];
-        *k = all[i];
-        TS_TRY(ts_device_alloc(t->device, TS_MEMORY_DEVICE, k->bytes, &k->copy));
-    }
-    TS_TRY(ts_averaging_open(&worker, 1, false, &u->averaging));
-    TS_TRY(ts_step_open(t, &t->local_step));
-    return copy_state(u, false);
+    ts_worker worker = ts_trainer_worker(u->t);
+    TS_TRY(ts_rehearsal_open(u->t, &u->rehearsal));
+    return ts_averaging_open(&worker, 1, false, &u->averaging);
 }
 
 /* Nothing is queued any more. */
 static void close_tuner(tuner *u)
 {
-    ts_trainer *t = u->t;
-    ts_stream_sync(t->compute);
-    ts_stream_sync(t->comm);
-    ts_step_close(t->local_step);
-    t->local_step = NULL;
-    t->algorithm = NULL;
+    ts_rehearsal_close(u->rehearsal);
     ts_averaging_close(u->averaging);
-    for (int i = 0; i < u->n_state; i++)
-        ts_device_release(t->device, TS_MEMORY_DEVICE, u->state[i].copy);
-}
-
-/* ---- measuring ---- */
-
-static void on_step(void *context, const ts_span *span)
-{
-    tuner *u = context;
-    if (span->kind != TS_SPAN_STEP) return;
-    if (++u->seen > LAZY_STEPS) {
-        double seconds = (double)(span->end_ns - u->last_end) * 1e-9;
-        u->sum += seconds;
-        u->squares += seconds * seconds;
-    }
-    u->last_end = span->end_ns;
 }
 
 static void on_comm(void *context, const ts_span *span)
 {
     if (span->kind == TS_SPAN_COMM)
         ((tuner *)context)->comm = (double)(span->end_ns - span->begin_ns) * 1e-9;
-}
-
-static ts_status time_steps(tuner *u)
-{
-    ts_trainer *t = u->t;
-    for (int i = 0; i < LAZY_STEPS + STEPS; i++) TS_TRY(ts_step_run(t->local_step));
-    TS_TRY(ts_stream_sync(t->compute));
-    ts_trace_drain(t->trace, on_step, u);
-    TS_NEED(u->seen == LAZY_STEPS + STEPS, TS_EDEVICE, "the stamps of %d local steps were lost",
-            LAZY_STEPS + STEPS);
-    return TS_OK;
 }
 
 /* Seconds of an average with `beside` local steps, on the rank that came last. */
@@ -152,15 +83,14 @@ static ts_status time_average(tuner *u, double *all, int64_t beside, double *sec
 static ts_status measure_all(tuner *u, double *all, double *spreads, measure *m)
 {
     ts_trainer *t = u->t;
-    double guess = 0, average = 0, mean = 0, spread = 0;
+    double guess = 0, average = 0;
+    ts_step_times own = {0};
     bool blocks = !strcmp(t->config->algorithm, "local");
     ts_status status = open_tuner(u);
-    if (!status) status = time_steps(u);
+    if (!status) status = ts_rehearsal_time(u->rehearsal, &own);
     TS_TRY(ts_world_agree(t->world, status));
-    mean = u->sum / STEPS;
-    spread = sqrt(fmax(0, u->squares / STEPS - mean * mean)) / mean;
-    TS_TRY(t->world->ops->all_gather(t->world, &mean, all, sizeof mean));
-    TS_TRY(t->world->ops->all_gather(t->world, &spread, spreads, sizeof spread));
+    TS_TRY(t->world->ops->all_gather(t->world, &own.step_s, all, sizeof own.step_s));
+    TS_TRY(t->world->ops->all_gather(t->world, &own.spread, spreads, sizeof own.spread));
     for (int r = 0; r < t->world->size; r++)
         if (all[r] > m->step_s) *m = (measure){.step_s = all[r], .spread = spreads[r]};
     TS_TRY(time_average(u, all, 0, &guess));
@@ -169,7 +99,7 @@ static ts_status measure_all(tuner *u, double *all, double *spreads, measure *m)
         TS_TRY(time_average(u, all, beside, &average));
         m->average_s = fmax(m->average_s, average);
     }
-    return copy_state(u, true);
+    return ts_rehearsal_undo(u->rehearsal);
 }
 
 /* ---- deciding ---- */

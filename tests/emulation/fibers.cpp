@@ -157,6 +157,8 @@ static void run_block(const work &w)
 static void CUDART_CB run_work(void *context)
 {
     const work &w = *(const work *)context;
+    const char *slow = getenv("TWINSTREAM_EMULATED_SLOW_US"); /* so much longer a kernel takes */
+    if (slow) ts_clock_sleep_ns(1000 * atoll(slow));
     grid_size = w.grid;
     block_size = w.block;
     for (unsigned y = 0; y < w.grid.y; y++)
