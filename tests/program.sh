@@ -106,7 +106,7 @@ copy; head -c 4000 "$file" >cut; mv cut "$file"
 expect 65 'rank-00000.safetensors' $resume
 copy; printf 'XXXXXXXX' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 900)) conv=notrunc 2>/dev/null
 expect 65 'rank-00000.safetensors|corrupt' $resume
-copy; sed -i 's/"version":"2"/"version":"9"/' "$file"
+copy; sed -i 's/"version":"[0-9]*"/"version":"9"/' "$file"
 expect 65 'version' $resume
 copy
 expect 65 'tiny|mlp' "$mpirun" 2 "$program" train $quick $steps --model mlp --run r2 --resume "bad/$(basename "$newest")"

@@ -23,6 +23,7 @@ typedef struct ts_control {
     /* What the first and third of them were at the last evaluation; the host writes them. */
     double evaluated_loss_sum;
     int64_t evaluated_samples;
+    int64_t repeats; /* times that an automatic echo has used the batch at `position` before */
 } ts_control;
 
 #endif

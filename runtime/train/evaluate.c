@@ -4,7 +4,7 @@
  * block for the sums. Training is left bit for bit as it was. */
 #include <stdlib.h>
 
-#include "runtime/train/trainer.h"
+#include "runtime/train/input.h"
 #include "runtime/device/vector.h"
 
 struct ts_evaluator {
@@ -16,13 +16,17 @@ struct ts_evaluator {
     ts_control *control, *sums; /* device; pinned */
     float *parameters, *statistics;
     uint16_t *shadow;
+    ts_feed *feed; /* NULL: the test split lives on the device */
+    int64_t item;  /* of the feed: the next one */
     int batch;
 };
 
 ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *world,
-                            ts_stream *compute, int batch, ts_evaluator **evaluator_p)
+                            ts_stream *compute, const ts_config *config, ts_evaluator **evaluator_p)
 {
     ts_status status;
+    ts_feed_options reading = ts_input_reading(config, world);
+    const int batch = (int)config->batch;
     ts_device *device = compute->device;
     const ts_flat *flat = ts_model_flat(model);
     ts_evaluator *e = calloc(1, sizeof *e);
@@ -47,6 +51,8 @@ ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *worl
                   ts_device_alloc(device, TS_MEMORY_DEVICE, flat->n * sizeof(uint16_t),
                                   (void **)&e->shadow));
     TS_TRY_TO(status, fail, ts_workspace_open(model, batch, false, e->control, &e->workspace));
+    TS_TRY_TO(status, fail,
+              ts_feed_test(dataset, world->rank, world->size, batch, &reading, &e->feed));
     *evaluator_p = e;
     return TS_OK;
 fail:
@@ -58,6 +64,7 @@ void ts_evaluator_close(ts_evaluator *e)
 {
     if (!e) return;
     ts_device *device = e->compute->device;
+    ts_feed_close(e->feed);
     ts_workspace_close(e->workspace);
     ts_device_release(device, TS_MEMORY_DEVICE, e->shadow);
     ts_device_release(device, TS_MEMORY_DEVICE, e->statistics);
@@ -88,7 +95,11 @@ ts_status ts_evaluator_run(ts_evaluator *e, ts_score *score)
     /* batches are dealt out to the ranks in turn */
     int64_t stride = (int64_t)e->batch * e->world->size;
     for (int64_t at = (int64_t)e->batch * e->world->rank; at < e->dataset->test.n; at += stride) {
-        TS_TRY(ts_data_test_batch(e->dataset, at, &batch, e->compute));
+        if (e->feed)
+            TS_TRY(
+                ts_loader_take(ts_feed_loader(e->feed), e->item, e->item + e->batch, e->compute));
+        TS_TRY(ts_data_test_batch(e->dataset, at, e->item, &batch, e->compute));
+        e->item += e->batch;
         TS_TRY(ts_workspace_forward(e->workspace, 0, nodes, e->compute));
     }
     TS_TRY(ts_stream_copy(e->compute, e->sums, e->control, sizeof *e->sums));

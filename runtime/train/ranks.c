@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/base/log.h"
+#include "runtime/train/input.h"
 #include "runtime/train/version.h"
 
 enum { VERSION_BYTES = 96 };
@@ -34,16 +35,18 @@ static ts_status check_fit(ts_trainer *t)
     struct {
         uint64_t signature;
         int64_t total, batch, share, seed, period, delay;
+        ts_echo echo;
     } shape = {ts_model_signature(t->model),
                t->total,
                t->config->batch,
                t->shard.n,
                t->config->seed,
                t->config->algorithm_config.period,
-               t->config->algorithm_config.delay};
+               t->config->algorithm_config.delay,
+               ts_input_echo(t)};
     return ts_world_same(t->world,
                          "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period or delay",
+                         "period, delay or echo",
                          &shape, sizeof shape);
 }
 

@@ -14,6 +14,7 @@
 #include "runtime/base/log.h"
 #include "runtime/device/vector.h"
 #include "runtime/train/checkpoint.h"
+#include "runtime/train/input.h"
 #include "runtime/train/ranks.h"
 #include "runtime/train/trainer.h"
 #include "runtime/train/tune.h"
@@ -58,7 +59,7 @@ static ts_status make_schedule(ts_trainer *t)
     s->final_ratio = (float)c->final_ratio;
     s->gamma = (float)c->gamma;
     s->total = t->total;
-    s->warmup = llround(c->warmup * (double)t->per_epoch);
+    s->warmup = llround(c->warmup * t->per_epoch);
     if (s->kind == TS_SCHEDULE_ONE_CYCLE && s->warmup == 0) s->warmup = t->total / 4;
     TS_NEED(s->warmup < t->total, TS_EUSAGE,
             "warmup %g takes %lld local steps, the whole run has %lld: lower --warmup or raise "
@@ -123,6 +124,13 @@ static ts_status open_control(ts_trainer *t)
     return status;
 }
 
+ts_augment ts_trainer_augment(const ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    return (ts_augment){
+        .flip = c->flip, .crop = (int)c->crop, .shuffle = c->shuffle, .echo = ts_input_echo(t)};
+}
+
 /* The run's folder, the same on every rank; rank 0 makes it. */
 static ts_status open_folder(ts_trainer *t)
 {
@@ -178,8 +186,11 @@ static ts_status open_alone(ts_trainer *t)
     TS_TRY(open_model(t));
     TS_TRY(ts_shard_open(t->dataset, t->world->rank, t->world->size, (int)c->batch, c->skew,
                          (uint64_t)c->seed, &t->shard));
-    t->per_epoch = t->shard.n / c->batch;
-    t->total = c->steps ? c->steps : llround(ceil(c->epochs * (double)t->per_epoch));
+    ts_augment augment = ts_trainer_augment(t);
+    ts_feed_options reading = ts_input_reading(c, t->world);
+    TS_TRY(ts_feed_train(t->dataset, &t->shard, &augment, (uint64_t)c->seed, &reading, &t->feed));
+    t->per_epoch = augment.echo.factor * (double)(t->shard.n / c->batch);
+    t->total = c->steps ? c->steps : llround(ceil(c->epochs * t->per_epoch));
     TS_TRY(make_schedule(t));
     TS_TRY(open_control(t));
     TS_TRY(ts_stream_open(t->device, TS_STREAM_COMM, "comm", &t->comm));
@@ -204,8 +215,8 @@ static ts_status open_loop(ts_trainer *t, ts_evaluator **evaluator_p)
             (long long)t->step, (long long)t->total);
     TS_TRY(ts_step_open(t, &t->local_step));
     TS_TRY(ts_metrics_open(t, &t->metrics));
-    return ts_evaluator_open(t->model, t->dataset, t->world, t->compute, (int)t->config->batch,
-                             evaluator_p);
+    TS_TRY(ts_evaluator_open(t->model, t->dataset, t->world, t->compute, t->config, evaluator_p));
+    return ts_input_open(t, &t->input);
 }
 
 static ts_status open_communicator(ts_trainer *t)
@@ -256,6 +267,8 @@ static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
     ts_evaluator_close(evaluator);
     ts_metrics_close(t->metrics);
     ts_step_close(t->local_step);
+    ts_input_close(t->input);
+    ts_feed_close(t->feed);
     if (t->algorithm) t->algorithm->ops->close(t->algorithm);
     ts_pace_close(t->pace);
     ts_workspace_close(t->workspace);
@@ -305,10 +318,10 @@ static ts_status told_to_stop(ts_trainer *t, bool *stop_p)
 }
 
 /* Does a period of `every` epochs end between steps before and after? */
-static bool due(double every, int64_t step, int64_t per_epoch)
+static bool due(double every, int64_t step, double per_epoch)
 {
     if (every <= 0) return false;
-    double unit = every * (double)per_epoch;
+    double unit = every * per_epoch;
     return floor((double)step / unit + 1e-9) > floor((double)(step - 1) / unit + 1e-9);
 }
 
@@ -364,9 +377,9 @@ static void announce(const ts_trainer *t)
             ts_type_name(ts_model_get_options(t->model)->type), ts_model_parameter_count(t->model),
             device);
     ts_info("%s (%s): %s", a->title, a->paper, a->rule);
-    ts_info("%d rank%s x batch %lld, %lld local steps, %lld an epoch; communicator %s",
+    ts_info("%d rank%s x batch %lld, %lld local steps, %.6g an epoch; communicator %s",
             t->world->size, t->world->size == 1 ? "" : "s", (long long)c->batch,
-            (long long)t->total, (long long)t->per_epoch, t->communicator->ops->name);
+            (long long)t->total, t->per_epoch, t->communicator->ops->name);
     ts_ranks_announce(t);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
@@ -406,9 +419,8 @@ ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *resul
             "eval needs --weights FILE: a model.safetensors, or a "
             "checkpoint's folder");
     TS_TRY_TO(status, out, open_model(&t));
-    TS_TRY_TO(
-        status, out,
-        ts_evaluator_open(t.model, t.dataset, world, t.compute, (int)config->batch, &evaluator));
+    TS_TRY_TO(status, out,
+              ts_evaluator_open(t.model, t.dataset, world, t.compute, config, &evaluator));
     TS_TRY_TO(status, out,
               ts_model_import(t.model, ts_evaluator_parameters(evaluator),
                               ts_evaluator_statistics(evaluator), config->weights, t.compute));
