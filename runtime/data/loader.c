@@ -38,6 +38,7 @@ struct ts_loader {
     int running;                                 /* threads */
     int64_t uploaded, cleared, released, waited; /* chunks; waited: that compute waits for */
     int64_t due_ns;                              /* of the chunk opened last */
+    bool taken;                                  /* the rate's clock runs */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t work, made;
@@ -93,6 +94,12 @@ static void *work(void *context)
     return NULL;
 }
 
+/* Of a chunk, by the rate. */
+static int64_t period_ns(const ts_loader *l)
+{
+    return l->o.rate > 0 ? (int64_t)(1e9 * l->o.chunk / l->o.rate) : 0;
+}
+
 /* There is room for another chunk. */
 static void open_chunk(ts_loader *l)
 {
@@ -101,7 +108,7 @@ static void open_chunk(ts_loader *l)
     slot *s = slot_of(l, l->opened);
     s->missing = l->o.make ? l->o.chunk : 0;
     if (l->due_ns < now) l->due_ns = now;
-    if (l->o.rate > 0) l->due_ns += (int64_t)(1e9 * l->o.chunk / l->o.rate);
+    l->due_ns += period_ns(l);
     s->due_ns = l->due_ns;
     l->opened++;
     pthread_mutex_unlock(&l->lock);
@@ -160,10 +167,21 @@ static ts_status upload(ts_loader *l, int64_t chunk)
     return ts_event_record(s->copied, l->copy);
 }
 
+/* The chunks opened before the first take are due as if they had been opened now. */
+static void begin_clock(ts_loader *l)
+{
+    if (l->taken) return;
+    l->taken = true;
+    l->due_ns = ts_clock_ns();
+    for (int64_t c = l->uploaded; c < l->opened; c++)
+        slot_of(l, c)->due_ns = l->due_ns += period_ns(l);
+}
+
 /* Everything that can go on without waiting. */
 static ts_status pump(ts_loader *l)
 {
     bool ready = true;
+    begin_clock(l);
     for (; l->cleared < l->uploaded; l->cleared++) {
         if (l->copy && !ts_event_done(slot_of(l, l->cleared)->copied)) break;
         open_chunk(l);

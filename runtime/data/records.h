@@ -26,7 +26,7 @@ typedef struct ts_records_header {
     uint64_t index_at, names_at, file_bytes;
     float mean[3], std[3]; /* of a channel over all training pixels, in units of a byte */
     uint32_t crc_index;    /* of index and names */
-    uint8_t reserved[36];  /* 0 */
+    uint8_t reserved[40];  /* 0 */
     uint32_t crc_header;   /* of what stands before it */
 } ts_records_header;
 
@@ -36,7 +36,8 @@ typedef struct ts_records_entry {
     uint16_t width, height, label, reserved;
 } ts_records_entry;
 
-_Static_assert(sizeof(ts_records_header) == 128 && sizeof(ts_records_entry) == 24,
+_Static_assert(sizeof(ts_records_header) == 128 && sizeof(ts_records_entry) == 24 &&
+                   offsetof(ts_records_header, crc_header) == 124,
                "the layout of version 1");
 
 /* How a run sees the file: "records:FILE,size=224,resize=256,least=0.08". */

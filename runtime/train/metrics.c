@@ -219,7 +219,7 @@ static ts_status write_window(ts_metrics *m, const window *w)
 
     TS_TRY(ts_json_append(m->file, m->path,
                           json_pack("{s:s, s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
-                                    "s:o}",
+                                    "s:f, s:o}",
                                     "kind", "window", "step", (json_int_t)w->last, "epoch", epoch,
                                     "samples",
                                     (json_int_t)(w->last * t->config->batch * t->world->size),
