@@ -6,7 +6,7 @@
 
 int main(int argc, char **argv)
 {
-    static const char *const parts[] = {"", "/train", "/train/tall", "/train/wide",
+    static const char *const parts[] = {"",     "/train",    "/train/tall", "/train/wide",
                                         "/val", "/val/tall", "/val/wide"};
     char path[1024];
     if (argc != 2) return 64;

@@ -57,8 +57,7 @@ static void check_counts(const ts_echo *e, int64_t batch)
         }
     }
     /* the first and last samples lack the steps before and after the run */
-    int64_t from = e->place == TS_ECHO_BATCH ? 0 : batch,
-            to = ts_echo_first(e, STEPS - 1, batch);
+    int64_t from = e->place == TS_ECHO_BATCH ? 0 : batch, to = ts_echo_first(e, STEPS - 1, batch);
     for (int64_t i = from; i < to; i++) {
         if (uses[i] != (int)floor(e->factor) && uses[i] != (int)ceil(e->factor))
             fail_msg("e %g, batch %d: sample %d is used %d times", e->factor, (int)batch, (int)i,
@@ -105,8 +104,7 @@ static void open_rig(rig *r)
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *r->control, (void **)&r->control));
     *r->control = (ts_control){.seed = seed};
     r->batch = (ts_batch){.shape = {BATCH, 3, SIDE, SIDE}, .layout = TS_NHWC, .type = TS_F32};
-    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, BATCH * PICTURE * sizeof(float),
-                       &r->batch.input));
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, BATCH * PICTURE * sizeof(float), &r->batch.input));
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, BATCH * sizeof(int32_t),
                        (void **)&r->batch.labels));
 }
@@ -156,9 +154,8 @@ static void test_batches(void **state)
                 for (int n = 0; n < BATCH; n++) {
                     /* the definition, in its own words */
                     double e = factors[f];
-                    int64_t first = place == TS_ECHO_BATCH
-                                        ? (int64_t)floor((double)s / e) * BATCH
-                                        : (int64_t)ceil((double)(s * BATCH) / e);
+                    int64_t first = place == TS_ECHO_BATCH ? (int64_t)floor((double)s / e) * BATCH
+                                                           : (int64_t)ceil((double)(s * BATCH) / e);
                     int64_t fresh = first + n, epoch = fresh / 24, at = fresh % 24;
                     int64_t i = at / BATCH * BATCH * RANKS + RANK * BATCH + at % BATCH;
                     int64_t sample = (int64_t)ts_random_permute(seed, (uint64_t)epoch << 20,
@@ -214,10 +211,8 @@ static void test_moves(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_literal_windows),
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_copies_are_augmented_anew),
+        cmocka_unit_test(test_literal_windows), cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_batches),         cmocka_unit_test(test_copies_are_augmented_anew),
         cmocka_unit_test(test_moves),
     };
     if (ts_device_open(test_device(), 0, &device) ||

@@ -1,6 +1,6 @@
 /* test_input.c - the hook before a step's batch: what it waits for, that the wait is in the trace,
- * and what an automatic echo makes of a late input. The samples are never read: a feed of a data set
- * on the device is its rate. */
+ * and what an automatic echo makes of a late input. The samples are never read: a feed of a data
+ * set on the device is its rate. */
 #include "runtime/base/clock.h"
 #include "runtime/train/input.h"
 #include "tests/check.h"
@@ -58,7 +58,8 @@ static void on_span(void *context, const ts_span *span)
     r->last_end_ns = span->end_ns;
 }
 
-/* A step with nothing in it but the hook and the tick; the control block is as the batch sees it. */
+/* A step with nothing in it but the hook and the tick; the control block is as the batch sees it.
+ */
 static void run_step(rig *r, ts_control *seen)
 {
     ts_trainer *t = &r->t;
@@ -190,8 +191,10 @@ static void test_nothing_to_wait_for(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_waits),  cmocka_unit_test(test_automatic),
-        cmocka_unit_test(test_resume), cmocka_unit_test(test_automatic_in_time),
+        cmocka_unit_test(test_waits),
+        cmocka_unit_test(test_automatic),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_automatic_in_time),
         cmocka_unit_test(test_nothing_to_wait_for),
     };
     if (ts_device_open(test_device(), 0, &device)) return 1;

@@ -107,8 +107,7 @@ static void check_window(const uint8_t *out, int64_t first)
         uint16_t label;
         memcpy(&label, out + CHUNK * BYTES + 2 * n, 2);
         assert_int_equal(label, (uint16_t)((first + n) * 3));
-        for (int i = 0; i < BYTES; i++)
-            assert_int_equal(out[n * BYTES + i], byte_of(first + n, i));
+        for (int i = 0; i < BYTES; i++) assert_int_equal(out[n * BYTES + i], byte_of(first + n, i));
     }
 }
 
@@ -128,8 +127,7 @@ static void run_windows(source *s, int threads, int64_t begin, int by, int steps
         OK(ts_stream_launch(compute, &read_kernel, &job, sizeof job));
     }
     OK(ts_stream_sync(compute));
-    for (int i = 0; i < steps; i++)
-        check_window(out + (size_t)i * OUT, begin + (int64_t)i * by);
+    for (int i = 0; i < steps; i++) check_window(out + (size_t)i * OUT, begin + (int64_t)i * by);
     ts_loader_close(l);
     ts_device_release(device, TS_MEMORY_PINNED, out);
     assert_false(s->too_far);
@@ -301,9 +299,12 @@ static void test_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_windows), cmocka_unit_test(test_prefetch),
-        cmocka_unit_test(test_has_never_waits), cmocka_unit_test(test_failure),
-        cmocka_unit_test(test_rate), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_prefetch),
+        cmocka_unit_test(test_has_never_waits),
+        cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_order),
     };
     if (ts_device_open(test_device(), 0, &device) ||
         ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &compute))

@@ -1,5 +1,6 @@
-/* test_records.c - JPEG pictures packed, read back, cropped and fed to batches. The pictures are the
- * test's own, and what they should look like comes from plain libjpeg and a filter in double. */
+/* test_records.c - JPEG pictures packed, read back, cropped and fed to batches. The pictures are
+ * the test's own, and what they should look like comes from plain libjpeg and a filter in double.
+ */
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -188,8 +189,9 @@ static void test_damaged_files(void **state)
     ts_reader_close(reader);
     ts_records_close(r);
     refused(ts_records_open("/no/such/file", &view, &r), TS_EDATA, "/no/such/file");
-    write_file(bad, "version https://git-lfs.github.com/spec/v1 and what else may stand there, which "
-                    "is no header at all, but long enough to hold one, as it has 128 bytes",
+    write_file(bad,
+               "version https://git-lfs.github.com/spec/v1 and what else may stand there, which "
+               "is no header at all, but long enough to hold one, as it has 128 bytes",
                150);
     refused(ts_records_open(bad, &view, &r), TS_EDATA, "does not begin with TWRECORD");
     free(file);
@@ -212,7 +214,10 @@ static void test_bad_folders(void **state)
         memcpy(copy, bytes, n);
         if (kind == 3) memset(copy + n * 2 / 3, 0x55, n / 6);
         write_file(path, kind == 0 ? (unsigned char *)"no picture" : copy,
-                   kind == 0 ? 10 : kind == 1 ? 0 : kind == 2 ? n / 2 : n);
+                   kind == 0   ? 10
+                   : kind == 1 ? 0
+                   : kind == 2 ? n / 2
+                               : n);
         refused(ts_records_pack(from, out, false, &r), TS_EDATA, strrchr(path, '/') + 1);
         assert_false(ts_file_exists(out));
         OK(ts_records_pack(from, out, true, &r));
@@ -369,7 +374,7 @@ static void test_resampling(void **state)
                                  planes[(c * side + y) * side + x], want);
                     total += off;
                 }
-assert_true(total / (3 * side * side) < cases[i].mean);
+        assert_true(total / (3 * side * side) < cases[i].mean);
         ts_resizer_close(resizer);
         ts_jpeg_close(jpeg);
         free(planes);
@@ -419,13 +424,11 @@ static void open_rig(rig *r, int rank, int size, double skew, ts_augment augment
     *r = (rig){.augment = augment};
     OK(ts_dataset_open(device, source, &r->dataset));
     OK(ts_shard_open(r->dataset, rank, size, BATCH, skew, seed, &r->shard));
-    if (options)
-        OK(ts_feed_train(r->dataset, &r->shard, &r->augment, seed, options, &r->feed));
+    if (options) OK(ts_feed_train(r->dataset, &r->shard, &r->augment, seed, options, &r->feed));
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *r->control, (void **)&r->control));
     *r->control = (ts_control){.seed = seed};
     r->batch = (ts_batch){.shape = {BATCH, 3, SIDE, SIDE}, .layout = TS_NHWC, .type = TS_F32};
-    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, BATCH * PICTURE * sizeof(float),
-                       &r->batch.input));
+    OK(ts_device_alloc(device, TS_MEMORY_DEVICE, BATCH * PICTURE * sizeof(float), &r->batch.input));
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, BATCH * sizeof(int32_t),
                        (void **)&r->batch.labels));
 }
@@ -493,10 +496,14 @@ static void test_train_feed(void **state)
         double skew;
         ts_echo echo;
     } cases[] = {
-        {0, 1, 1, 4, 0, 0, {1, 0, TS_ECHO_EXAMPLE}},   {1, 2, 3, 4, 0, 0, {1, 0, TS_ECHO_EXAMPLE}},
-        {0, 2, 2, 0, 0, 0.5, {1, 0, TS_ECHO_EXAMPLE}}, {0, 1, 0, 4, 0, 0, {2, 0, TS_ECHO_EXAMPLE}},
-        {1, 2, 2, 4, 0, 0, {2.5, 0, TS_ECHO_EXAMPLE}}, {0, 1, 2, 4, 5, 0, {3, 0, TS_ECHO_AUGMENTED}},
-        {0, 1, 2, 4, 7, 0, {1.5, 0, TS_ECHO_BATCH}},   {0, 1, 2, 4, 9, 0, {2.5, 0, TS_ECHO_EXAMPLE}},
+        {0, 1, 1, 4, 0, 0, {1, 0, TS_ECHO_EXAMPLE}},
+        {1, 2, 3, 4, 0, 0, {1, 0, TS_ECHO_EXAMPLE}},
+        {0, 2, 2, 0, 0, 0.5, {1, 0, TS_ECHO_EXAMPLE}},
+        {0, 1, 0, 4, 0, 0, {2, 0, TS_ECHO_EXAMPLE}},
+        {1, 2, 2, 4, 0, 0, {2.5, 0, TS_ECHO_EXAMPLE}},
+        {0, 1, 2, 4, 5, 0, {3, 0, TS_ECHO_AUGMENTED}},
+        {0, 1, 2, 4, 7, 0, {1.5, 0, TS_ECHO_BATCH}},
+        {0, 1, 2, 4, 9, 0, {2.5, 0, TS_ECHO_EXAMPLE}},
     };
     ts_records *records;
     ts_reader *reader;
@@ -506,10 +513,8 @@ static void test_train_feed(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         rig r;
         ts_feed_options o = {.threads = cases[i].threads, .ranks = 1, .prefetch = 1 + (int)i % 3};
-        ts_augment a = {.flip = true,
-                        .crop = cases[i].crop,
-                        .shuffle = true,
-                        .echo = cases[i].echo};
+        ts_augment a = {
+            .flip = true, .crop = cases[i].crop, .shuffle = true, .echo = cases[i].echo};
         open_rig(&r, cases[i].rank, cases[i].size, cases[i].skew, a, &o);
         int64_t first = ts_echo_first(&a.echo, cases[i].from, BATCH);
         OK(ts_loader_start(ts_feed_loader(r.feed), first));
@@ -584,7 +589,8 @@ static void test_sources(void **state)
     OK(ts_dataset_open(device, source, &d));
     assert_true(d->train.n == TRAIN && d->test.n == TEST && d->classes == CLASSES);
     assert_true(d->picture.h == SIDE && d->picture.w == SIDE && d->picture.c == 3);
-    for (int i = 0; i < TRAIN; i++) assert_int_equal(d->train.host_labels[i], number_of(i) % CLASSES);
+    for (int i = 0; i < TRAIN; i++)
+        assert_int_equal(d->train.host_labels[i], number_of(i) % CLASSES);
     ts_dataset_close(d);
     assert_int_equal(ts_dataset_open(device, "records", &d), TS_EUSAGE);
     snprintf(text, sizeof text, "records:%s,sise=8", packed);
@@ -600,11 +606,11 @@ static void test_sources(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_moments),
         cmocka_unit_test(test_damaged_files), cmocka_unit_test(test_bad_folders),
-        cmocka_unit_test(test_random_boxes), cmocka_unit_test(test_scales),
-        cmocka_unit_test(test_resampling), cmocka_unit_test(test_colours),
-        cmocka_unit_test(test_train_feed), cmocka_unit_test(test_test_feed),
+        cmocka_unit_test(test_random_boxes),  cmocka_unit_test(test_scales),
+        cmocka_unit_test(test_resampling),    cmocka_unit_test(test_colours),
+        cmocka_unit_test(test_train_feed),    cmocka_unit_test(test_test_feed),
         cmocka_unit_test(test_sources),
     };
     if (!mkdtemp(folder)) return 1;

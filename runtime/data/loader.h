@@ -7,8 +7,9 @@
  * in a step never blocks while the items are there in time.
  *
  * With a rate, items come no faster than that: a chunk is due its time after the one before it, or
- * after there was room for it, counted from the first take. Without `make` there are no bytes and no ring: the rate is all there
- * is, and stands for a loader of that speed before a data set that lives on the device. */
+ * after there was room for it, counted from the first take. Without `make` there are no bytes and
+ * no ring: the rate is all there is, and stands for a loader of that speed before a data set that
+ * lives on the device. */
 #ifndef TS_DATA_LOADER_H
 #define TS_DATA_LOADER_H
 
