@@ -474,7 +474,8 @@ void ts_option_set_help(const ts_option_set *set, FILE *out)
         for (const ts_option *row = group->rows; row->key; row++) {
             char help[VALUE_BYTES];
             const char *choices = row->type == TS_OPTION_BOOL ? "yes|no" : row->choices;
-            const char *before = row->type == TS_OPTION_INT ? " (or " : " (";
+            bool number = row->type == TS_OPTION_INT || row->type == TS_OPTION_REAL;
+            const char *before = number ? " (or " : " (";
             snprintf(help, sizeof help, "%s%s%s%s", row->help, choices ? before : "",
                      choices ? choices : "", choices ? ")" : "");
             int column = fprintf(out, "  --%s %s", row->key, row->initial);

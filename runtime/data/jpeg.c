@@ -10,6 +10,14 @@
 
 #include <jerror.h>
 
+#ifdef LIBJPEG_TURBO_VERSION
+#define QUOTED(x) #x
+#define TEXT(x) QUOTED(x)
+#define TURBO "libjpeg-turbo " TEXT(LIBJPEG_TURBO_VERSION) ", in the form of "
+#else
+#define TURBO ""
+#endif
+
 struct ts_jpeg {
     struct jpeg_decompress_struct state;
     struct jpeg_error_mgr errors;
@@ -80,7 +88,7 @@ void ts_jpeg_version(char *text, size_t bytes)
 {
     struct jpeg_error_mgr errors;
     jpeg_std_error(&errors);
-    snprintf(text, bytes, "%s", errors.jpeg_message_table[JMSG_VERSION]);
+    snprintf(text, bytes, TURBO "%s", errors.jpeg_message_table[JMSG_VERSION]);
 }
 
 static ts_status grow(uint8_t **memory_p, size_t *has_p, size_t needs)

@@ -381,6 +381,11 @@ static void announce(const ts_trainer *t)
             t->world->size, t->world->size == 1 ? "" : "s", (long long)c->batch,
             (long long)t->total, t->per_epoch, t->communicator->ops->name);
     ts_ranks_announce(t);
+    if (c->echo > 1)
+        ts_info("each fresh sample is used %g times (%s)", c->echo, c->echo_at);
+    else if (!(c->echo > 0) && t->feed)
+        ts_info("a batch is used again when the next is late, %lld times at most (%s)",
+                (long long)c->echo_most, c->echo_at);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
         ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "
