@@ -295,7 +295,8 @@ int main(void)
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_every_text_is_saved),
-        cmocka_unit_test(test_words_for_numbers), cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_words_for_numbers),
+        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,7 @@
  * does not depend on K.
  *
  * Two classes (vehicles and animals: labels 0, 1, 8, 9 and the others), pictures averaged to 8 x 8,
- * centred. The form of prox is as its authors' title says, not read in their text. */
+ * centred. The form of prox is from notes on the paper, whose text was not at hand. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

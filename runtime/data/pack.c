@@ -11,11 +11,13 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
 #include "runtime/data/records.h"
 
 enum { GROUP = 64, PATH_BYTES = 2048 };
+#define TELL_NS INT64_C(5000000000)
 
 /* ---- names in folders ---- */
 
@@ -108,6 +110,7 @@ typedef struct packer {
     ts_jpeg *jpegs[GROUP];
     picture pictures[GROUP];
     names classes;
+    int64_t told_ns; /* how far it is */
     ts_pack_result *result;
 } packer;
 
@@ -242,6 +245,10 @@ static ts_status pack_split(packer *k, const char *folder, bool train, int64_t *
         }
         status = ts_file_join(path, sizeof path, folder, classes.all[i]);
         if (!status) status = pack_class(k, path, (size_t)(found - k->classes.all), train);
+        if (!status && ts_clock_ns() > k->told_ns + TELL_NS) {
+            ts_log_progress("%s: class %zu of %zu, %zu pictures", folder, i + 1, classes.n, k->n);
+            k->told_ns = ts_clock_ns();
+        }
     }
     names_free(&classes);
     *n_p = (int64_t)(k->n - before);
@@ -318,6 +325,7 @@ ts_status ts_records_pack(const char *folder, const char *out, bool skip_bad,
     packer *k = calloc(1, sizeof *k);
     TS_NEED(k, TS_ENOMEM, "no memory for a packer");
     k->skip_bad = skip_bad;
+    k->told_ns = ts_clock_ns();
     k->result = result;
     ts_status status = open_file(k, out);
     if (!status) status = pack_all(k, folder);

@@ -38,7 +38,7 @@ static const ts_option data_rows[] = {
     {"echo-most", TS_OPTION_INT, AT(echo_most), "8", NULL, 1, 1e9,
      "echo auto: times that a batch is used at most, then the step waits"},
     {"prefetch", TS_OPTION_INT, AT(prefetch), "4", NULL, 1, 1024,
-     "batches read ahead: records, input-rate"},
+     "batches read ahead, in pinned memory and on the device each: records, input-rate"},
     {"loader-threads", TS_OPTION_INT, AT(loader_threads), "auto", "auto", 1, 1024,
      "threads of a rank that read records; auto: its share of the host's cores"},
     {"input-rate", TS_OPTION_REAL, AT(input_rate), "0", NULL, 0, 1e12,
