@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "launch/info.h"
+#include "launch/pack.h"
 #include "launch/plan.h"
 #include "launch/report.h"
 #include "launch/stop.h"
@@ -52,6 +53,8 @@ static const command commands[] = {
      .run = ts_info_run},
     {"plan", "forecast step time and speedup of every algorithm on a cluster you describe",
      .run_alone = ts_plan_command},
+    {"pack", "a folder of JPEG pictures into a file of records, which train and eval read",
+     .run_alone = ts_pack_command},
     {"report", "one HTML page on one or more runs: curves, times, speedups, timelines, tables",
      .run_alone = ts_report_command},
 };
@@ -108,7 +111,7 @@ static ts_status help(const command *chosen)
 
 static ts_status unknown(const char *name)
 {
-    const char *near = ts_option_nearest(name, "train|eval|info|plan|report");
+    const char *near = ts_option_nearest(name, "train|eval|info|plan|pack|report");
     return TS_ERROR(TS_EUSAGE, "no command \"%s\"%s%s%s; twinstream --help lists them", name,
                     near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }

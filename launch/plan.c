@@ -66,15 +66,16 @@ static ts_status read_run(const char *folder, double *step_p, double *bytes_p)
 {
     char path[600];
     json_error_t problem;
-    double step = 0, wait = 0, parameters = 0;
+    double step = 0, wait = 0, input = 0, parameters = 0;
     TS_TRY(ts_file_join(path, sizeof path, folder, "run.json"));
     json_t *run = json_load_file(path, 0, &problem);
     TS_NEED(run, TS_EDATA, "%s: %s", path, problem.text);
-    int bad = json_unpack(run, "{s:{s:F, s:F}, s:{s:F}}", "seconds_per_step", "step", &step, "wait",
-                          &wait, "model", "parameters", &parameters);
+    int bad = json_unpack(run, "{s:{s:F, s:F, s?F}, s:{s:F}}", "seconds_per_step", "step", &step,
+                          "wait", &wait, "input", &input, "model", "parameters", &parameters);
     json_decref(run);
-    TS_NEED(!bad && step > wait, TS_EDATA, "%s holds no seconds_per_step and parameters", path);
-    *step_p = step - wait;
+    TS_NEED(!bad && step > wait + input, TS_EDATA, "%s holds no seconds_per_step and parameters",
+            path);
+    *step_p = step - wait - input;
     *bytes_p = parameters * 4;
     return TS_OK;
 }

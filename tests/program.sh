@@ -1,8 +1,9 @@
 #!/bin/sh
-# program.sh PROGRAM: what a user meets when something is wrong: the exit code and a message that
+# program.sh PROGRAM [MAKE_PICTURES]: what a user meets when something is wrong: the exit code and a message that
 # says what, where and what to do; and that nothing is lost.
 set -u
 program=$1
+make_pictures=${2-}
 here=$(cd "$(dirname "$0")" && pwd)
 mpirun=$here/../launch/mpirun
 work=$(mktemp -d)
@@ -91,7 +92,7 @@ copy; head -c 4000 "$file" >cut; mv cut "$file"
 expect 65 'rank-00000.safetensors' $resume
 copy; printf 'XXXXXXXX' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 900)) conv=notrunc 2>/dev/null
 expect 65 'rank-00000.safetensors|corrupt' $resume
-copy; sed -i 's/"version":"2"/"version":"9"/' "$file"
+copy; sed -i 's/"version":"[0-9]*"/"version":"9"/' "$file"
 expect 65 'version' $resume
 copy
 expect 65 'tiny|mlp' "$mpirun" 2 "$program" train $quick $steps --model mlp --run r2 --resume "bad/$(basename "$newest")"
@@ -206,6 +207,84 @@ expect 0 "as the checkpoint's run|done" unequal $options --run measured2 --resum
 same 'resumed with --shares measured, another model' measured/model.safetensors measured2/model.safetensors
 expect 0 "after local step 8: rank 1's steps took|longer than the mean|batches 16,16 are now" \
     unequal --rebalance yes --steps 12 --run drifted
+# ---- data echoing: steps and fresh samples are counted, a fixed echo resumes bit for bit ----
+expect 64 'echo|within 1' "$program" train $quick --echo 0.5
+expect 64 'echo|a number or auto' "$program" train $quick --echo atuo
+expect 64 'echo-at|did you mean "batch"' "$program" train $quick --echo-at bach
+field() { tail -n 1 "$1/metrics.jsonl" | sed "s/.*\"$2\":\([^,}]*\).*/\1/"; }
+is() { # is TEXT VALUE EXPECTED
+    if [ "$2" = "$3" ]; then pass; else fail "$1: [$2], not [$3]"; fi
+}
+echoing="--algorithm cocod --period 3 --checkpoint-every 0.25 --keep 9"
+expect 0 '16 local steps, 16 an epoch' "$mpirun" 2 "$program" train $quick --epochs 1 --echo 2 --run twice
+is "fresh samples of two uses each" "$(field twice fresh_samples)" 272 # 15 half batches and a whole one, on 2 ranks
+is "samples of two uses each" "$(field twice samples)" 512
+for at in example augmented batch; do
+    expect 0 '20 local steps, 20 an epoch' "$mpirun" 2 "$program" train $quick $echoing --epochs 1 --echo 2.5 \
+        --echo-at $at --run "echo-$at"
+    expect 0 'done' "$mpirun" 2 "$program" train $quick $echoing --epochs 1 --echo 2.5 --echo-at $at \
+        --run "again-$at" --resume "echo-$at/checkpoints/step-00000010"
+    same "echo at $at: a resumed run ends with another model" "echo-$at/model.safetensors" "again-$at/model.safetensors"
+done
+cmp -s echo-example/model.safetensors echo-augmented/model.safetensors && is "example and augmented" same different
+expect 0 'done' "$program" train $quick --steps 20 --run plain
+expect 0 'done' "$program" train $quick --steps 20 --input-rate 1e9 --run gated
+same "a gate that is always open" plain/model.safetensors gated/model.safetensors
+expect 0 'done' "$program" train $quick --steps 20 --input-rate 1e9 --echo auto --run gated-auto
+same "an automatic echo with a fast input" plain/model.safetensors gated-auto/model.safetensors
+expect 0 'done' "$program" train $quick --steps 20 --echo auto --run auto
+same "an automatic echo without an input" plain/model.safetensors auto/model.safetensors
+# an input of 4 batches a second: 2 s for 8 steps, which are mostly a wait, and the wait is told
+expect 0 'done' "$program" train $quick --steps 8 --log-every 8 --input-rate 64 --timeline --run slow
+is "the wait for a slow input" "$(tail -n 2 slow/metrics.jsonl | head -n 1 | sed 's/.*"input_s":\([^,]*\),.*/\1/' |
+    awk '{ print ($1 > 0.1) }')" 1
+is "its spans" "$(grep -c '"name": "input"' slow/timeline.json)" 8
+
+# ---- records: a folder of JPEG files, packed, trained on, resumed, damaged ----
+if [ -n "$make_pictures" ]; then
+    "$make_pictures" pictures || exit 1
+    expect 64 'pack FOLDER OUT' "$program" pack pictures
+    expect 64 'did you mean "skip-bad"' "$program" pack pictures unused --skip-bed
+    expect 0 'skip-bad|train/CLASS' "$program" pack --help
+    expect 65 'nowhere|train' "$program" pack nowhere unused
+    expect 0 '48 training and 16 test pictures of 2 classes' "$program" pack pictures packed
+    records="--model tiny --data records:packed,size=24 --batch 8 --log-every 2 --algorithm cocod --period 3"
+    for threads in 1 3; do
+        expect 0 'done' "$mpirun" 2 "$program" train $records --epochs 3 --checkpoint-every 1 --keep 9 \
+            --loader-threads $threads --prefetch $threads --run "records-$threads"
+    done
+    same "records: the run depends on its threads" records-1/model.safetensors records-3/model.safetensors
+    first=$(ls -d records-1/checkpoints/step-* | head -n 1)
+    expect 0 'done' "$mpirun" 2 "$program" train $records --epochs 3 --run records-again --resume "$first"
+    same "records: a resumed run ends with another model" records-1/model.safetensors records-again/model.safetensors
+    expect 0 'test accuracy' "$program" eval $records --weights records-1/model.safetensors
+    for at in example augmented batch; do
+        expect 0 'done' "$program" train $records --epochs 2 --echo 1.5 --echo-at $at --run "records-$at"
+    done
+    expect 0 'done' "$program" train $records --steps 12 --period auto --echo auto --input-rate 200 --run records-auto
+    expect 0 "longer than the mean|are now|done" unequal --data records:packed,size=24 --batch 8 --epochs 6 --echo 1.5 \
+        --rebalance yes --run drifted-records
+    expect 0 "the slowest|done" unequal --data records:packed,size=24 --batch 8 --epochs 2 --echo auto --shares measured \
+        --input-rate 300 --run measured-records
+    expect 64 'size|within 8' "$program" train --data records:packed,size=4
+    mkdir shelf
+    expect 0 'shelf/pictures.records' "$program" pack pictures shelf
+    expect 0 'done' "$program" train --model tiny --data records:shelf,size=16 --batch 8 --steps 2 --run records-shelf
+    echo "no picture" >pictures/train/tall/99.jpg
+    expect 65 'tall/99.jpg is no JPEG' "$program" pack pictures unused
+    expect 0 '99.jpg|48 training|1 pictures could not' "$program" pack pictures unused --skip-bad
+    head -c 9000 packed >cut
+    expect 65 'cut|cut off' "$program" train --data records:cut
+    expect 65 'config|does not begin with TWRECORD' "$program" train --data records:plain/config
+    # a byte of the third training picture: 64 tables into its file
+    at=$(od -An -t u8 -j 32 -N 8 packed) at=$(od -An -t u8 -j $((at + 48)) -N 8 packed)
+    cp packed damaged
+    printf 'XXXX' | dd of=damaged bs=1 seek=$((at + 300)) conv=notrunc 2>/dev/null
+    expect 65 'picture 2 of damaged|checksum' "$program" train $records --data records:damaged,size=24 --steps 6 --run r5
+else
+    expect 70 'without libjpeg|libjpeg-dev' "$program" train --data records:packed
+    expect 70 'without libjpeg|libjpeg-dev' "$program" pack . unused
+fi
 
 # ---- told to stop: saved, exit code 75, resumable ----
 "$program" train $quick --epochs 100000 --algorithm local --run stopped >out 2>&1 &

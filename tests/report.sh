@@ -102,6 +102,22 @@ value page.html 'standard deviation' 'CoCoD-SGD, k 4, 2 ranks' 70.71
 value page.html 'accuracy %' 20 62.50
 value page.html seconds 0.500 1.000
 
+lacks page.html 'waiting for input' 'input ms'
+
+# ---- a slow input: a part of the step, and not of compute ----
+cp -r cocod fed
+sed -i 's/"wait":0.01/"wait":0.01,"input":0.02/' fed/run.json
+expect 0 '' "$report" one block fed -o fed.html
+whole fed.html
+value fed.html 'compute ms' 'CoCoD-SGD, k 4' 100.0
+value fed.html 'contention ms' 'CoCoD-SGD, k 4' 0.000
+value fed.html 'input ms' 'CoCoD-SGD, k 4' 20.00
+holds fed.html 'waiting for input'
+rm fed/run.json # then the windows tell it
+sed -i 's/"exposed_s":0.01/"input_s":0.03,"exposed_s":0.01/; s/"samples":0/"samples":400/' fed/metrics.jsonl
+expect 0 '' "$report" fed -o fed.html
+value fed.html 'input ms' 'CoCoD-SGD, k 4' 30.00
+
 # ---- a forecast ----
 printf '{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":4,"delay":0,"step_s":0.143}\n{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":8,"delay":0,"step_s":9}\n' >plan.jsonl
 expect 0 '' "$report" one block cocod --plan plan.jsonl -o plan.html --picture plan.svg

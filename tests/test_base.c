@@ -90,7 +90,7 @@ static void test_bf16(void **state)
 
 typedef struct config {
     int64_t count, period;
-    double rate;
+    double rate, factor;
     bool fast;
     const char *name, *kind;
 } config;
@@ -99,6 +99,7 @@ static const ts_option rows[] = {
     {"count", TS_OPTION_INT, offsetof(config, count), "3", NULL, 1, 10, "how many"},
     {"period", TS_OPTION_INT, offsetof(config, period), "4", "auto", 1, 100, "how often"},
     {"learning-rate", TS_OPTION_REAL, offsetof(config, rate), "0.1", NULL, 0, 0, "how fast"},
+    {"factor", TS_OPTION_REAL, offsetof(config, factor), "1", "auto", 1, 50, "how many times"},
     {"fast", TS_OPTION_BOOL, offsetof(config, fast), "no", NULL, 0, 0, "or slow"},
     {"name", TS_OPTION_TEXT, offsetof(config, name), "", NULL, 0, 0, "whose"},
     {"kind", TS_OPTION_CHOICE, offsetof(config, kind), "cocod", "ssgd|cocod|dasgd", 0, 0, "which"},
@@ -184,20 +185,23 @@ static void test_every_text_is_saved(void **state)
 }
 
 /* A word that stands for 0, where numbers begin at 1. */
-static void test_word_for_an_integer(void **state)
+static void test_words_for_numbers(void **state)
 {
     (void)state;
     char path[] = "/tmp/test_base_XXXXXX";
     close(mkstemp(path));
     ts_option_set *set = open_set();
     assert_int_equal(c.period, 4);
-    OK(PARSE(set, "--period", "auto"));
+    OK(PARSE(set, "--period", "auto", "--factor", "auto"));
     assert_int_equal(c.period, 0);
+    assert_true(c.factor == 0);
     OK(ts_option_set_save(set, path));
-    OK(PARSE(set, "--period=7"));
+    OK(PARSE(set, "--period=7", "--factor=1.5"));
     assert_int_equal(c.period, 7);
-    OK(ts_option_set_load(set, path)); /* the word was saved */
+    assert_true(c.factor == 1.5);
+    OK(ts_option_set_load(set, path)); /* the words were saved */
     assert_int_equal(c.period, 0);
+    assert_true(c.factor == 0);
     setenv("TWINSTREAM_PERIOD", "auto", 1);
     OK(ts_option_set_value(set, "period", "5", "test"));
     OK(PARSE(set, "--fast"));
@@ -214,6 +218,24 @@ static void refused(const char *part, ts_status status)
         fail_msg("\"%s\" is not in \"%s\"", part, ts_trail_message());
 }
 
+/* One group from a list within a text, as behind --data. */
+static void test_lists(void **state)
+{
+    static const ts_option numbers[] = {
+        {"count", TS_OPTION_INT, offsetof(config, count), "3", NULL, 1, 10, "how many"},
+        {"factor", TS_OPTION_REAL, offsetof(config, factor), "1", "auto", 1, 50, "how many times"},
+        {0}};
+    const ts_option_group group = {"numbers", numbers, &c};
+    (void)state;
+    OK(ts_option_parse_list(&group, "", "it"));
+    assert_true(c.count == 3 && c.factor == 1);
+    OK(ts_option_parse_list(&group, "factor=2.5,count=4", "it"));
+    assert_true(c.count == 4 && c.factor == 2.5);
+    refused("it: \"count\" is not key=value", ts_option_parse_list(&group, "count", "it"));
+    refused("did you mean \"count\"", ts_option_parse_list(&group, "cuont=4", "it"));
+    refused("within 1 and 10", ts_option_parse_list(&group, "count=11", "it"));
+}
+
 static void test_bad_options(void **state)
 {
     (void)state;
@@ -228,6 +250,8 @@ static void test_bad_options(void **state)
     refused("yes or no", PARSE(set, "--fast=maybe"));
     refused("needs a value", PARSE(set, "--count"));
     refused("must be a whole number or auto", PARSE(set, "--period", "atuo"));
+    refused("must be a number or auto", PARSE(set, "--factor", "atuo"));
+    refused("within 1 and 50, or auto", PARSE(set, "--factor", "0.5"));
     refused("within 1 and 100, or auto", PARSE(set, "--period", "0"));
     refused("must be a whole number", PARSE(set, "--count", "auto"));
     refused("begin with --", PARSE(set, "count", "4"));
@@ -255,6 +279,7 @@ static void test_help(void **state)
         assert_non_null(strstr(text, row->help));
     }
     assert_non_null(strstr(text, "how often (or auto)"));
+    assert_non_null(strstr(text, "how many times (or auto)"));
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
         assert_true(strlen(line) <= 100);
     ts_option_set_close(set);
@@ -270,7 +295,8 @@ int main(void)
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_every_text_is_saved),
-        cmocka_unit_test(test_word_for_an_integer),
+        cmocka_unit_test(test_words_for_numbers),
+        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -167,7 +167,7 @@ static void test_batch_is_what_it_says(void **state)
                     int64_t s = ts_sample_at(9, 3, 8 + n, TRAIN, 1, 4, 8, 4, 0, a.shuffle);
                     if (!mode) assert_int_equal(s, 2 * 8 + 4 + n);
                     assert_int_equal(b.labels[n], s % 10);
-                    ts_augmentation g = ts_augmentation_of(9, 3, s, a.crop, a.flip);
+                    ts_augmentation g = ts_augmentation_of(9, 3, s, 0, a.crop, a.flip);
                     for (int c = 0; c < 3; c++)
                         for (int y = 0; y < 32; y++)
                             for (int x = 0; x < 32; x++) {
@@ -190,7 +190,7 @@ static void test_augmentation_varies(void **state)
     (void)state;
     int flips = 0, moves[9] = {0};
     for (int i = 0; i < 900; i++) {
-        ts_augmentation g = ts_augmentation_of(1, 0, i, 4, 1);
+        ts_augmentation g = ts_augmentation_of(1, 0, i, 0, 4, 1);
         flips += g.flip;
         moves[g.dx + 4]++;
         assert_true(g.dy >= -4 && g.dy <= 4);
@@ -311,7 +311,7 @@ static void test_tail_of_the_test_split(void **state)
     ts_dataset *d;
     OK(ts_dataset_open(device, source, &d));
     ts_batch b = make_batch(6, d->picture, TS_NCHW, TS_F32);
-    OK(ts_data_test_batch(d, 6, &b, stream));
+    OK(ts_data_test_batch(d, 6, 0, &b, stream));
     OK(ts_stream_sync(stream));
     for (int n = 0; n < 6; n++) assert_int_equal(b.labels[n], n < 2 ? (TRAIN + 6 + n) % 10 : -1);
     assert_true(fabsf(at(&b, 1, 2, 3, 4) -

@@ -88,7 +88,7 @@ static void test_tick(void **state)
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *control, (void **)&control));
     *control = (ts_control){.seed = 1};
     for (int64_t step = 1; step <= 7; step++) {
-        OK(ts_schedule_tick(stream, &s, 4, 14, control));
+        OK(ts_schedule_tick(stream, &s, 4, 14, &(ts_echo){0}, control));
         OK(ts_stream_sync(stream));
         assert_int_equal(control->step, step);
         assert_int_equal(control->epoch, step / 3);

@@ -15,7 +15,7 @@ KINDS = {"blocking": ("#4d4d4d", 5), "ssgd": ("#0072b2", 7), "local": ("#e69f00"
          "dasgd": ("#d55e00", 11), "pipe": ("#56b4e9", 5), "od": ("#7a5195", 7), "overlap-local": ("#cc79a7", 15)}
 OTHERS = [("#8c6d31", 9), ("#882255", 15), ("#999933", 5), ("#332288", 7)]
 VARIANTS = [(0, "solid"), (0.45, "(10,4)"), (-0.35, "(3,3)"), (0.25, "(12,3,3,3)"), (-0.6, "(6,2)")]
-PARTS = {"data": "#777777", "forward": "#a6c8e4", "backward": "#4c7fb0", "update": "#eedd88", "merge": "#aa4499",
+PARTS = {"input": "#882255", "data": "#777777", "forward": "#a6c8e4", "backward": "#4c7fb0", "update": "#eedd88", "merge": "#aa4499",
          "wait": "#bb5566", "comm": "#44aa99", "evaluate": "#bbbbbb"}
 COMPUTE, CONTENTION = "#7f9fbf", "#ddaa33"
 FORECAST = "with points pt 12 ps 1.1 lw 1.4 lc rgb '#000000'"
@@ -165,11 +165,12 @@ def curve_table(run, name, line):
 
 
 def parts_of(runs, run):
-    """ms a step of compute, contention (NaN without a run on one rank), exposed and hidden communication."""
+    """ms a step of compute, contention (NaN without a run on one rank), exposed and hidden communication, and of
+    waiting for input."""
     base = one_rank(runs, run)
-    own = run.step_s - run.wait_s
-    alone = base.step_s - base.wait_s if base and run.ranks > 1 else NAN
-    parts = own if math.isnan(alone) else alone, own - alone, run.wait_s, max(0, run.comm_s - run.wait_s)
+    own = run.step_s - run.wait_s - run.input_s
+    alone = base.step_s - base.wait_s - base.input_s if base and run.ranks > 1 else NAN
+    parts = own if math.isnan(alone) else alone, own - alone, run.wait_s, max(0, run.comm_s - run.wait_s), run.input_s
     return [1e3 * part for part in parts]
 
 
@@ -184,26 +185,32 @@ def step_times(runs, planned):
 
 def step_figure(runs, members, title, planned):
     names = [short(name) for name in names_of(members).values()]
-    bars, hidden, ends, forecasts, rows = {"compute": [], "contention": [], "exposed communication": []}, [], [], [], []
+    bars = {"compute": [], "contention": [], "exposed communication": [], "waiting for input": []}
+    hidden, ends, forecasts, rows = [], [], [], []
+    fed = any(run.input_s > 1e-3 * run.step_s for run in members)  # else the bar could not be seen
     for i, (run, name) in enumerate(zip(members, names)):
-        compute, contention, exposed, behind = parts_of(runs, run)
+        compute, contention, exposed, behind, late = parts_of(runs, run)
         whole, spread = run.step_s * 1e3, run.spread_s * 1e3
         slower = contention if contention > 0 else 0
         left = 0
-        for part, length in zip(bars, (whole - exposed - slower, slower, exposed)):
+        for part, length in zip(bars, (whole - exposed - slower - late, slower, exposed, late)):
             bars[part].append((0, 0, left, left + length, i - 0.34, i + 0.1))
             left += length
         hidden.append((0, 0, 0, behind, i + 0.14, i + 0.34))
         ends.append((whole, i - 0.12, spread, whole + (spread if spread > 0 else 0)))
         if run.forecast_s > 0:
             forecasts.append((run.forecast_s * 1e3, i + 0.24))
-        rows.append([name, *map(text, (whole, spread, compute, contention, exposed, behind))] + off(run) * planned)
+        parts = (whole, spread, compute, contention, exposed, behind) + (late,) * fed
+        rows.append([name, *map(text, parts)] + off(run) * planned)
     contended = any(row[4] != "–" for row in rows)
     if not contended:
         del bars["contention"]
+    if not fed:
+        del bars["waiting for input"]
     highest = max([end[3] for end in ends] + [x for x, _ in forecasts] + [h[3] for h in hidden])
     drawing = Drawing(title, WIDTH)
-    colours = {"compute": COMPUTE, "contention": CONTENTION, "exposed communication": PARTS["wait"]}
+    colours = {"compute": COMPUTE, "contention": CONTENTION, "exposed communication": PARTS["wait"],
+               "waiting for input": PARTS["input"]}
     box = "using 1:2:3:4:5:6 with boxxyerror"
     plots = [drawing.plot(bars[part], f"{box} fs solid 1 noborder fc rgb '{colours[part]}'") for part in bars]
     for part in bars:
@@ -226,7 +233,10 @@ set xrange [0:{1.12 * highest:.9g}]; set yrange [{len(members) - 0.5}:-0.5]
                 "contention is by how much the run’s own is longer than that. Where it is shorter, it is drawn as it "
                 "was." if contended else
                 " Without a run on one rank among them contention cannot be told apart: it is part of compute.")
+    if fed:
+        caption += " Waiting for input is the time for which the next samples are not there yet."
     columns = ["run", "step ms", "standard deviation", "compute ms", "contention ms", "exposed ms", "hidden ms"]
+    columns += ["input ms"] * fed
     return Figure(title, caption, drawing.svg(), [("", columns + OFF * planned, rows)])
 
 

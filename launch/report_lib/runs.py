@@ -43,6 +43,7 @@ class Run:
     batch: int = 1
     step_s: float = NAN
     wait_s: float = NAN
+    input_s: float = 0.0  # compute waits for samples; records of earlier versions do not tell it
     comm_s: float = NAN
     spread_s: float = NAN  # standard deviation of the windows' step times
     seconds: float = NAN
@@ -219,6 +220,8 @@ def take_line(run, where, line):
         return
     row = {key: number(where, line, key) for key in LINES[line["kind"]]}
     window = line["kind"] == "window"
+    if window:
+        row["input_s"] = number(where, line, "input_s") if "input_s" in line else 0.0
     if not row["step"] > 0 or window and not row["images_per_second"] > 0:
         raise BadData(f"{where}: its step or images_per_second is not above 0")
     # a run that is resumed from an earlier checkpoint makes some steps again: the later line holds
@@ -253,9 +256,10 @@ def set_totals(run, path):
     parts = run.record["seconds_per_step"]
     if parts:
         run.step_s, run.wait_s, run.comm_s = (number(path, parts, key) for key in ("step", "wait", "comm"))
+        run.input_s = number(path, parts, "input") if "input" in parts else 0.0
     else:
-        run.wait_s, run.comm_s = mean("exposed_s"), mean("comm_s")
-        run.step_s = mean("compute_s") + run.wait_s
+        run.wait_s, run.comm_s, run.input_s = mean("exposed_s"), mean("comm_s"), mean("input_s")
+        run.step_s = mean("compute_s") + run.wait_s + run.input_s
     run.seconds = run.windows[-1]["seconds"] if run.windows else run.total("seconds")
     run.rate = run.total("images_per_second")
     if not run.rate > 0:

@@ -157,9 +157,15 @@ static ts_status set_field(ts_option_set *set, const ts_option_group *group, con
         return TS_OK;
     }
     case TS_OPTION_REAL: {
+        char want[128];
+        if (row->choices && !strcmp(value, row->choices)) {
+            *(double *)to = 0;
+            return TS_OK;
+        }
+        snprintf(want, sizeof want, "must be a number%s%s", row->choices ? " or " : "",
+                 row->choices ? row->choices : "");
         double x = strtod(value, &end);
-        if (end == value || *end || !isfinite(x))
-            return bad(row, value, source, "must be a number");
+        if (end == value || *end || !isfinite(x)) return bad(row, value, source, want);
         TS_TRY(check_range(row, value, source, x));
         *(double *)to = x;
         return TS_OK;
@@ -193,6 +199,10 @@ static void get_field(const ts_option_group *group, const ts_option *row, char *
             snprintf(value, VALUE_BYTES, "%lld", (long long)*(const int64_t *)from);
         break;
     case TS_OPTION_REAL:
+        if (row->choices && !(*(const double *)from > 0)) {
+            snprintf(value, VALUE_BYTES, "%s", row->choices);
+            break;
+        }
         /* the shortest text that reads back the same */
         for (int digits = 6; digits <= 17; digits++) {
             snprintf(value, VALUE_BYTES, "%.*g", digits, *(const double *)from);
@@ -266,6 +276,29 @@ void ts_option_set_close(ts_option_set *set)
     }
     free(set->groups);
     free(set);
+}
+
+ts_status ts_option_parse_list(const ts_option_group *group, const char *list, const char *source)
+{
+    char text[1024];
+    ts_option_set *set;
+    TS_NEED(strlen(list) < sizeof text, TS_EUSAGE, "%s: \"%s\" is too long", source, list);
+    snprintf(text, sizeof text, "%s", list);
+    TS_TRY(ts_option_set_open(group, 1, &set));
+    ts_status status = TS_OK;
+    char *rest = text;
+    for (char *part = strtok_r(text, ",", &rest); part && !status;
+         part = strtok_r(NULL, ",", &rest)) {
+        char *equals = strchr(part, '=');
+        if (!equals) {
+            status = TS_ERROR(TS_EUSAGE, "%s: \"%s\" is not key=value", source, part);
+            break;
+        }
+        *equals = 0;
+        status = ts_option_set_value(set, part, equals + 1, source);
+    }
+    ts_option_set_close(set);
+    return status;
 }
 
 /* ---- sources ---- */
@@ -441,7 +474,8 @@ void ts_option_set_help(const ts_option_set *set, FILE *out)
         for (const ts_option *row = group->rows; row->key; row++) {
             char help[VALUE_BYTES];
             const char *choices = row->type == TS_OPTION_BOOL ? "yes|no" : row->choices;
-            const char *before = row->type == TS_OPTION_INT ? " (or " : " (";
+            bool number = row->type == TS_OPTION_INT || row->type == TS_OPTION_REAL;
+            const char *before = number ? " (or " : " (";
             snprintf(help, sizeof help, "%s%s%s%s", row->help, choices ? before : "",
                      choices ? choices : "", choices ? ")" : "");
             int column = fprintf(out, "  --%s %s", row->key, row->initial);

@@ -14,7 +14,7 @@
 typedef enum ts_option_type {
     TS_OPTION_BOOL,  /* bool: yes|no, on|off, true|false, 1|0 */
     TS_OPTION_INT,   /* int64_t; within [min, max] when min < max; or 0, as the word in `choices` */
-    TS_OPTION_REAL,  /* double; within [min, max] when min < max */
+    TS_OPTION_REAL,  /* double; the same */
     TS_OPTION_TEXT,  /* const char *, owned by the option set */
     TS_OPTION_CHOICE /* const char *, one of `choices` */
 } ts_option_type;
@@ -24,7 +24,7 @@ typedef struct ts_option {
     ts_option_type type;
     size_t offset;       /* of the field in the group's config struct */
     const char *initial; /* as text */
-    const char *choices; /* "ssgd|local|cocod|dasgd"; of an INT the word for 0, "auto"; or NULL */
+    const char *choices; /* "ssgd|local|cocod|dasgd"; of a number the word for 0, "auto"; or NULL */
     double min, max;
     const char *help; /* one line, with the unit */
 } ts_option;
@@ -56,6 +56,9 @@ ts_status ts_option_set_save(const ts_option_set *set, const char *path);
 void ts_option_set_each(const ts_option_set *set,
                         void (*each)(void *context, const char *key, const char *value),
                         void *context);
+/* "key=value,key=value" over one group: the initial values, then the list's. `source` is for
+ * messages: "data synthetic". Texts and choices cannot be among the rows: the list owns nothing. */
+ts_status ts_option_parse_list(const ts_option_group *group, const char *list, const char *source);
 /* The body of --help: groups, keys, choices, initial values, environment names. */
 void ts_option_set_help(const ts_option_set *set, FILE *out);
 

@@ -21,11 +21,18 @@ typedef struct ts_augmentation {
     int flip, dx, dy; /* the source pixel of (x, y) is (x + dx, y + dy), mirrored first */
 } ts_augmentation;
 
-/* `crop`: zero padding on each side, of which a window of the picture's size is taken. */
-TS_HD ts_augmentation ts_augmentation_of(uint64_t seed, int64_t epoch, int64_t sample, int crop,
-                                         int flip)
+/* The words that augment a sample; `copy`: which of the uses that an echo makes of it. */
+TS_HD ts_random4 ts_augmentation_words(uint64_t seed, int64_t epoch, int64_t sample, int copy)
 {
-    ts_random4 r = ts_random(seed ^ UINT64_C(0xA06E47A7104), (uint64_t)epoch, (uint64_t)sample);
+    return ts_random(seed ^ UINT64_C(0xA06E47A7104), (uint64_t)epoch | (uint64_t)copy << 40,
+                     (uint64_t)sample);
+}
+
+/* `crop`: zero padding on each side, of which a window of the picture's size is taken. */
+TS_HD ts_augmentation ts_augmentation_of(uint64_t seed, int64_t epoch, int64_t sample, int copy,
+                                         int crop, int flip)
+{
+    ts_random4 r = ts_augmentation_words(seed, epoch, sample, copy);
     uint32_t places = 2u * (uint32_t)crop + 1u;
     ts_augmentation a;
     a.flip = flip && (r.v[0] & 1u);

@@ -33,12 +33,12 @@ static strides find_strides(const ts_batch *b, int n)
     return (strides){start, padded, 1}; /* three channels lie in the first block */
 }
 
-static void write_picture(const ts_batch_job *j, const tables *t, int n, int64_t sample,
-                          ts_augmentation a)
+static void write_picture(const ts_batch_job *j, const tables *t, int n, const ts_batch_picture *p)
 {
+    const ts_augmentation a = p->augmentation;
     const int height = j->picture.h, width = j->picture.w, channels = j->picture.c;
     size_t plane = (size_t)height * (size_t)width;
-    const uint8_t *image = j->split.images + (size_t)sample * plane * (size_t)channels;
+    const uint8_t *image = j->split.images + (size_t)p->image * plane * (size_t)channels;
     strides to = find_strides(&j->batch, n);
     size_t at = to.start;
     for (int y = 0; y < height; y++)
@@ -67,10 +67,9 @@ static ts_status batch_run(const void *args)
                ts_layout_count(j->batch.layout, j->batch.shape) * ts_type_bytes(j->batch.type));
 #pragma omp parallel for
     for (int n = 0; n < j->batch.shape.n; n++) {
-        ts_augmentation a;
-        int64_t sample = ts_batch_sample(j, n, &a);
-        j->batch.labels[n] = sample < 0 ? -1 : j->split.labels[sample];
-        write_picture(j, &t, n, sample < 0 ? 0 : sample, a);
+        ts_batch_picture p = ts_batch_find(j, n);
+        j->batch.labels[n] = p.sample < 0 ? -1 : j->split.labels[p.label];
+        write_picture(j, &t, n, &p);
     }
     return TS_OK;
 }
@@ -78,13 +77,17 @@ static ts_status batch_run(const void *args)
 static int batch_accesses(const void *args, ts_access *list)
 {
     const ts_batch_job *j = args;
-    size_t n = (size_t)j->batch.shape.n;
+    size_t n = (size_t)j->batch.shape.n, pictures = (size_t)j->split.n, labels = pictures;
+    if (j->split.ring) {
+        labels = (size_t)j->split.ring;
+        pictures = labels * (size_t)j->split.copies;
+    }
     list[0] = (ts_access){
         j->batch.input,
         ts_layout_count(j->batch.layout, j->batch.shape) * ts_type_bytes(j->batch.type), true};
     list[1] = (ts_access){j->batch.labels, n * sizeof *j->batch.labels, true};
-    list[2] = (ts_access){j->split.images, (size_t)j->split.n * ts_shape_count(j->picture), false};
-    list[3] = (ts_access){j->split.labels, (size_t)j->split.n, false};
+    list[2] = (ts_access){j->split.images, pictures * ts_shape_count(j->picture), false};
+    list[3] = (ts_access){j->split.labels, labels * sizeof *j->split.labels, false};
     if (!j->control) return 4;
     list[4] = (ts_access){j->control, sizeof *j->control, false};
     return 5;
@@ -110,17 +113,19 @@ ts_status ts_data_train_batch(const ts_dataset *dataset, const ts_shard *shard,
                       .batch = *batch,
                       .control = control,
                       .augment = *augment,
+                      .share = shard->n,
                       .pool = shard->pool,
                       .samples = shard->samples,
                       .rank = shard->rank,
                       .turn = shard->first,
                       .global = shard->global};
+    if (j.split.ring) j.augment.crop = 0;
     return launch(dataset, &j, stream);
 }
 
-ts_status ts_data_test_batch(const ts_dataset *dataset, int64_t first, const ts_batch *batch,
-                             ts_stream *stream)
+ts_status ts_data_test_batch(const ts_dataset *dataset, int64_t first, int64_t item,
+                             const ts_batch *batch, ts_stream *stream)
 {
-    ts_batch_job j = {.split = dataset->test, .batch = *batch, .first = first};
+    ts_batch_job j = {.split = dataset->test, .batch = *batch, .first = first, .item = item};
     return launch(dataset, &j, stream);
 }

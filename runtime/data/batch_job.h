@@ -13,30 +13,51 @@ typedef struct ts_batch_job {
     float mean[TS_CHANNELS], scale[TS_CHANNELS];
     ts_batch batch;
     const ts_control *control; /* training; NULL: the test split from `first` on */
-    int64_t first;
+    int64_t first, item;       /* of the test split; of its ring */
     ts_augment augment;
-    int64_t pool;
+    int64_t share, pool; /* a shard's n and pool */
     const int32_t *samples;
     int rank;
     int64_t turn, global; /* a shard's first and global */
 } ts_batch_job;
 
-/* The sample that is picture n of the batch, -1 past the end of the split, and its augmentation. */
-TS_HD int64_t ts_batch_sample(const ts_batch_job *j, int n, ts_augmentation *augmentation_p)
+/* A picture of the batch. */
+typedef struct ts_batch_picture {
+    int64_t sample;       /* -1: past the end of the split */
+    int64_t label, image; /* where they lie: indices of the split's */
+    ts_augmentation augmentation;
+} ts_batch_picture;
+
+TS_HD ts_batch_picture ts_batch_find(const ts_batch_job *j, int n)
 {
-    ts_augmentation none = {0, 0, 0};
-    int64_t sample = j->first + n;
-    *augmentation_p = none;
+    ts_batch_picture p = {j->first + n, 0, 0, {0, 0, 0}};
+    int64_t item = j->item + n; /* the picture's number in the order of a ring */
+    int copy = 0;
     if (j->control) {
         const ts_control *c = j->control;
-        sample = ts_sample_at(c->seed, c->epoch, c->position + n, j->pool, j->rank, j->turn,
-                              j->global, j->batch.shape.n, j->samples != NULL,
-                              j->augment.shuffle);
-        if (j->samples) sample = j->samples[sample];
-        *augmentation_p =
-            ts_augmentation_of(c->seed, c->epoch, sample, j->augment.crop, j->augment.flip);
+        const int batch = j->batch.shape.n;
+        int64_t epoch = c->epoch, position = c->position + n;
+        if (position >= j->share) {
+            position -= j->share;
+            epoch++;
+        }
+        item = epoch * j->share + position;
+        p.sample = ts_sample_at(c->seed, epoch, position, j->pool, j->rank, j->turn, j->global,
+                                batch, j->samples != NULL, j->augment.shuffle);
+        if (j->samples) p.sample = j->samples[p.sample];
+        copy = ts_echo_copy(&j->augment.echo, c->step, batch, n, c->repeats);
+        p.augmentation =
+            ts_augmentation_of(c->seed, epoch, p.sample, copy, j->augment.crop, j->augment.flip);
     }
-    return sample < j->split.n ? sample : -1;
+    if (p.sample >= j->split.n) p.sample = -1;
+    if (j->split.ring) {
+        int last = j->split.copies - 1;
+        p.label = item % j->split.ring;
+        p.image = p.label * j->split.copies + (copy < last ? copy : last);
+    } else if (p.sample >= 0) {
+        p.label = p.image = p.sample;
+    }
+    return p;
 }
 
 #ifdef __cplusplus

@@ -41,7 +41,7 @@ static ts_status append(const layout *l, const char *path, ts_pictures *to)
     }
     uint8_t *images = realloc(to->images, (before + n) * PICTURE);
     if (images) to->images = images;
-    uint8_t *labels = realloc(to->labels, before + n);
+    uint16_t *labels = realloc(to->labels, (before + n) * sizeof *labels);
     if (labels) to->labels = labels;
     if (!images || !labels) {
         free(bytes);
@@ -57,7 +57,7 @@ static ts_status append(const layout *l, const char *path, ts_pictures *to)
                          "%s: record %zu has the label %d, labels are 0 to %d: it is corrupted "
                          "or of another format; download it again",
                          path, i, label, l->classes - 1);
-        labels[before + i] = (uint8_t)label;
+        labels[before + i] = (uint16_t)label;
         memcpy(images + (before + i) * PICTURE, at + l->labels, PICTURE);
     }
     to->n += (int64_t)n;
@@ -95,5 +95,5 @@ static ts_status load100(const char *folder, ts_dataset *d, ts_pictures *train, 
     return load(&cifar100, folder, d, train, test);
 }
 
-const ts_source ts_source_cifar10 = {"cifar10", load10};
-const ts_source ts_source_cifar100 = {"cifar100", load100};
+const ts_source ts_source_cifar10 = {"cifar10", load10, NULL};
+const ts_source ts_source_cifar100 = {"cifar100", load100, NULL};

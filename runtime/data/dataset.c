@@ -8,16 +8,17 @@
 #include <string.h>
 
 #include "runtime/base/option.h"
+#include "runtime/data/records.h"
 
 static const ts_source *const sources[] = {&ts_source_cifar10, &ts_source_cifar100,
-                                           &ts_source_synthetic, NULL};
+                                           &ts_source_synthetic, &ts_source_records, NULL};
 
-static ts_status upload_bytes(ts_device *device, ts_stream *stream, const uint8_t *from, size_t n,
-                              uint8_t **to_p)
+static ts_status upload_bytes(ts_device *device, ts_stream *stream, const void *from, size_t n,
+                              void **to_p)
 {
-    uint8_t *pinned;
-    TS_TRY(ts_device_alloc(device, TS_MEMORY_DEVICE, n ? n : 1, (void **)to_p));
-    TS_TRY(ts_device_alloc(device, TS_MEMORY_PINNED, n ? n : 1, (void **)&pinned));
+    void *pinned;
+    TS_TRY(ts_device_alloc(device, TS_MEMORY_DEVICE, n ? n : 1, to_p));
+    TS_TRY(ts_device_alloc(device, TS_MEMORY_PINNED, n ? n : 1, &pinned));
     memcpy(pinned, from, n);
     ts_status status = ts_stream_copy(stream, *to_p, pinned, n);
     if (!status) status = ts_stream_sync(stream);
@@ -32,9 +33,10 @@ static ts_status upload(ts_dataset *d, ts_stream *stream, ts_pictures *p, ts_spl
     split->host_labels = p->labels;
     p->labels = NULL;
     size_t n = (size_t)p->n;
-    TS_TRY(
-        upload_bytes(d->device, stream, p->images, n * ts_shape_count(d->picture), &split->images));
-    return upload_bytes(d->device, stream, split->host_labels, n, &split->labels);
+    TS_TRY(upload_bytes(d->device, stream, p->images, n * ts_shape_count(d->picture),
+                        (void **)&split->images));
+    return upload_bytes(d->device, stream, split->host_labels, n * sizeof *split->labels,
+                        (void **)&split->labels);
 }
 
 static void measure(ts_dataset *d, const ts_pictures *p)
@@ -90,16 +92,18 @@ ts_status ts_dataset_open(ts_device *device, const char *source, ts_dataset **da
     int i = 0;
     while (sources[i] && strcmp(sources[i]->name, name)) i++;
     if (!sources[i]) {
-        const char *near = ts_option_nearest(name, "cifar10|cifar100|synthetic");
+        const char *near = ts_option_nearest(name, "cifar10|cifar100|synthetic|records");
         return TS_ERROR(TS_EUSAGE,
-                        "no data set \"%s\"%s%s%s; there are cifar10:DIR, cifar100:DIR, synthetic",
+                        "no data set \"%s\"%s%s%s; there are cifar10:DIR, cifar100:DIR, synthetic, "
+                        "records:FILE",
                         name, near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
     }
     ts_dataset *d = calloc(1, sizeof *d);
     TS_NEED(d, TS_ENOMEM, "no memory for a data set");
     d->device = device;
     d->name = sources[i]->name;
-    ts_status status = load(d, sources[i], argument);
+    ts_status status =
+        sources[i]->open ? sources[i]->open(argument, d) : load(d, sources[i], argument);
     if (status) {
         ts_dataset_close(d);
         return ts_status_pass(__FILE__, __LINE__, status);
@@ -120,5 +124,6 @@ void ts_dataset_close(ts_dataset *d)
     if (!d) return;
     close_split(d->device, &d->test);
     close_split(d->device, &d->train);
+    ts_records_close(d->records);
     free(d);
 }

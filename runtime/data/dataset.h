@@ -7,7 +7,7 @@
 typedef struct ts_pictures {
     int64_t n;
     uint8_t *images; /* [n][c][h][w], malloc */
-    uint8_t *labels; /* [n], malloc */
+    uint16_t *labels; /* [n], malloc */
 } ts_pictures;
 
 typedef struct ts_source {
@@ -15,8 +15,12 @@ typedef struct ts_source {
     /* Fills the picture shape, classes and both splits; `argument` is what stands behind ':'. */
     ts_status (*load)(const char *argument, ts_dataset *dataset, ts_pictures *train,
                       ts_pictures *test);
+    /* Instead of load, for pictures that stay in their file and are read while training runs
+     * (feed.h): fills shape, classes, mean, deviation, and of both splits all but the memory. */
+    ts_status (*open)(const char *argument, ts_dataset *dataset);
 } ts_source;
 
-extern const ts_source ts_source_cifar10, ts_source_cifar100, ts_source_synthetic;
+extern const ts_source ts_source_cifar10, ts_source_cifar100, ts_source_synthetic,
+    ts_source_records;
 
 #endif

@@ -5,9 +5,7 @@
  * picture of a class says little and pixels alone do not give it away. Each picture is a function
  * of (seed, split, index). It is not CIFAR-10, and says nothing about it. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "runtime/base/option.h"
 #include "runtime/data/dataset.h"
@@ -88,7 +86,7 @@ static ts_status make(const settings *s, int64_t n, uint64_t split, ts_pictures 
 {
     size_t bytes = (size_t)(3 * s->size * s->size);
     p->images = malloc((size_t)n * bytes);
-    p->labels = malloc((size_t)n);
+    p->labels = malloc((size_t)n * sizeof *p->labels);
     TS_NEED(p->images && p->labels, TS_ENOMEM, "no memory for %lld synthetic pictures",
             (long long)n);
     p->n = n;
@@ -97,47 +95,21 @@ static ts_status make(const settings *s, int64_t n, uint64_t split, ts_pictures 
         dice d = {(uint64_t)s->seed, (uint64_t)i << 1 | split, 0};
         int class =
             (int)(ts_random((uint64_t)s->seed, d.picture, UINT64_MAX).v[0] % (uint32_t)s->classes);
-        p->labels[i] = (uint8_t) class;
+        p->labels[i] = (uint16_t) class;
         paint(&d, class, (int)s->size, p->images + (size_t)i * bytes);
     }
     return TS_OK;
 }
 
-/* "train=N,test=N": each part is an option of its own table. */
-static ts_status parse(const char *argument, settings *s)
-{
-    char text[256];
-    ts_option_set *set;
-    const ts_option_group group = {"synthetic", rows, s};
-    TS_NEED(strlen(argument) < sizeof text, TS_EUSAGE, "data \"synthetic:%s\" is too long",
-            argument);
-    snprintf(text, sizeof text, "%s", argument);
-    TS_TRY(ts_option_set_open(&group, 1, &set));
-    ts_status status = TS_OK;
-    char *rest = text;
-    for (char *part = strtok_r(text, ",", &rest); part && !status;
-         part = strtok_r(NULL, ",", &rest)) {
-        char *equals = strchr(part, '=');
-        if (!equals) {
-            status = TS_ERROR(TS_EUSAGE, "data: \"%s\" of synthetic:%s is not key=value", part,
-                              argument);
-            break;
-        }
-        *equals = 0;
-        status = ts_option_set_value(set, part, equals + 1, "data synthetic");
-    }
-    ts_option_set_close(set);
-    return status;
-}
-
 static ts_status load(const char *argument, ts_dataset *d, ts_pictures *train, ts_pictures *test)
 {
     settings s;
-    TS_TRY(parse(argument, &s));
+    const ts_option_group group = {"synthetic", rows, &s};
+    TS_TRY(ts_option_parse_list(&group, argument, "data synthetic"));
     d->picture = (ts_shape){1, 3, (int)s.size, (int)s.size};
     d->classes = (int)s.classes;
     TS_TRY(make(&s, s.train, 0, train));
     return make(&s, s.test, 1, test);
 }
 
-const ts_source ts_source_synthetic = {"synthetic", load};
+const ts_source ts_source_synthetic = {"synthetic", load, NULL};

@@ -23,7 +23,8 @@ typedef struct ts_control {
     struct {
         double loss_sum;
         int64_t samples;
-    } evaluated; /* what these were at the last evaluation; the host writes them */
+    } evaluated;     /* what these were at the last evaluation; the host writes them */
+    int64_t repeats; /* times that an automatic echo has used the batch at `position` before */
 } ts_control;
 
 #endif

@@ -16,9 +16,10 @@
 enum { ROWS = 32, LABEL_BYTES = 48, DEPTH = 32 };
 
 const char *const ts_span_names[TS_SPAN_KINDS] = {
-    [TS_SPAN_STEP] = "step",         [TS_SPAN_DATA] = "data",     [TS_SPAN_FORWARD] = "forward",
-    [TS_SPAN_BACKWARD] = "backward", [TS_SPAN_UPDATE] = "update", [TS_SPAN_MERGE] = "merge",
-    [TS_SPAN_WAIT] = "wait",         [TS_SPAN_COMM] = "comm",     [TS_SPAN_EVALUATE] = "evaluate",
+    [TS_SPAN_STEP] = "step",         [TS_SPAN_INPUT] = "input",       [TS_SPAN_DATA] = "data",
+    [TS_SPAN_FORWARD] = "forward",   [TS_SPAN_BACKWARD] = "backward", [TS_SPAN_UPDATE] = "update",
+    [TS_SPAN_MERGE] = "merge",       [TS_SPAN_WAIT] = "wait",         [TS_SPAN_COMM] = "comm",
+    [TS_SPAN_EVALUATE] = "evaluate",
 };
 
 typedef struct row {

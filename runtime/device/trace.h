@@ -10,8 +10,9 @@
 #include "runtime/device/device.h"
 
 typedef enum ts_span_kind {
-    TS_SPAN_STEP, /* a whole local step, compute stream */
-    TS_SPAN_DATA, /* sampling, augmentation */
+    TS_SPAN_STEP,  /* a whole local step, compute stream */
+    TS_SPAN_INPUT, /* compute waits for samples that are read too slowly */
+    TS_SPAN_DATA,  /* sampling, augmentation */
     TS_SPAN_FORWARD,
     TS_SPAN_BACKWARD,
     TS_SPAN_UPDATE,

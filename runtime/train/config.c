@@ -20,7 +20,8 @@ static const ts_option model_rows[] = {
 
 static const ts_option data_rows[] = {
     {"data", TS_OPTION_TEXT, AT(data), "synthetic", NULL, 0, 0,
-     "cifar10:DIR, cifar100:DIR, or synthetic[:train=N,test=N,size=S,classes=C,seed=X]"},
+     "cifar10:DIR, cifar100:DIR, synthetic[:train=N,test=N,size=S,classes=C,seed=X], or "
+     "records:FILE[,size=224,resize=256,least=0.08], a file that twinstream pack makes of JPEGs"},
     {"batch", TS_OPTION_INT, AT(batch), "64", NULL, 1, 65536,
      "pictures in a rank's local step; with --shares the mean over ranks"},
     {"shares", TS_OPTION_TEXT, AT(shares), "equal", NULL, 0, 0,
@@ -30,11 +31,25 @@ static const ts_option data_rows[] = {
      "divide anew after an epoch in which a rank's steps took 15 % longer than the mean; auto: "
      "with --shares measured"},
     {"crop", TS_OPTION_INT, AT(crop), "4", NULL, 0, 64,
-     "pixels of zero padding for random crops of training pictures; 0: none"},
+     "pixels of zero padding for random crops of training pictures; 0: none. Of records: a random "
+     "part of each picture is resized, whatever the number; 0: its middle"},
     {"flip", TS_OPTION_BOOL, AT(flip), "yes", NULL, 0, 0, "mirror training pictures at random"},
     {"shuffle", TS_OPTION_BOOL, AT(shuffle), "yes", NULL, 0, 0, "a new order in each epoch"},
     {"skew", TS_OPTION_REAL, AT(skew), "0", NULL, 0, 1,
      "share of the training set dealt out to ranks sorted by class (non-IID); 0: none"},
+    {"echo", TS_OPTION_REAL, AT(echo), "1", "auto", 1, 1000,
+     "e, times that each fresh sample is used (data echoing), 1.5 for instance; auto: a batch is "
+     "used again instead of waiting for a late one"},
+    {"echo-at", TS_OPTION_CHOICE, AT(echo_at), "example", "example|augmented|batch", 0, 0,
+     "what comes back: samples, augmented anew; samples, as they were augmented; whole batches"},
+    {"echo-most", TS_OPTION_INT, AT(echo_most), "8", NULL, 1, 1e9,
+     "echo auto: times that a batch is used at most, then the step waits"},
+    {"prefetch", TS_OPTION_INT, AT(prefetch), "4", NULL, 1, 1024,
+     "batches read ahead, in pinned memory and on the device each: records, input-rate"},
+    {"loader-threads", TS_OPTION_INT, AT(loader_threads), "auto", "auto", 1, 1024,
+     "threads of a rank that read records; auto: its share of the host's cores"},
+    {"input-rate", TS_OPTION_REAL, AT(input_rate), "0", NULL, 0, 1e12,
+     "fresh training samples/s of a rank at most, for studies of slow inputs; 0: as they come"},
     {0}};
 
 static const ts_option optimisation_rows[] = {

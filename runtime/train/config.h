@@ -10,10 +10,10 @@ typedef struct ts_config {
     const char *model, *type, *ops;
     double smoothing;
     /* data */
-    const char *data;
-    int64_t batch, crop;
+    const char *data, *echo_at;
+    int64_t batch, crop, echo_most, prefetch, loader_threads;
     bool flip, shuffle;
-    double skew;
+    double skew, echo, input_rate;
     const char *shares, *rebalance;
     /* optimisation */
     double epochs;

@@ -4,7 +4,7 @@
  * block for the sums. Training is left bit for bit as it was. */
 #include <stdlib.h>
 
-#include "runtime/train/trainer.h"
+#include "runtime/train/input.h"
 #include "runtime/device/vector.h"
 
 struct ts_evaluator {
@@ -16,11 +16,14 @@ struct ts_evaluator {
     ts_control *control, *sums; /* device; pinned */
     float *parameters, *statistics;
     uint16_t *shadow;
-    int64_t first, stride; /* pictures */
+    ts_shard part; /* of the test split, as of a step's pictures: batch, first and global */
+    ts_feed_options reading;
+    ts_feed *feed; /* NULL: the test split lives on the device */
+    int64_t item;  /* of the feed: the next one */
 };
 
 ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *world,
-                            ts_stream *compute, int batch, int64_t first, int64_t stride,
+                            ts_stream *compute, const ts_config *config, const ts_shard *part,
                             ts_evaluator **evaluator_p)
 {
     ts_status status;
@@ -32,6 +35,7 @@ ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *worl
     e->dataset = dataset;
     e->world = world;
     e->compute = compute;
+    e->reading = ts_input_reading(config, world);
     TS_TRY_TO(status, fail,
               ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *e->control, (void **)&e->control));
     TS_TRY_TO(status, fail,
@@ -46,7 +50,7 @@ ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *worl
         TS_TRY_TO(status, fail,
                   ts_device_alloc(device, TS_MEMORY_DEVICE, flat->n * sizeof(uint16_t),
                                   (void **)&e->shadow));
-    TS_TRY_TO(status, fail, ts_evaluator_divide(e, batch, first, stride));
+    TS_TRY_TO(status, fail, ts_evaluator_divide(e, part));
     *evaluator_p = e;
     return TS_OK;
 fail:
@@ -54,19 +58,23 @@ fail:
     return status;
 }
 
-ts_status ts_evaluator_divide(ts_evaluator *e, int batch, int64_t first, int64_t stride)
+ts_status ts_evaluator_divide(ts_evaluator *e, const ts_shard *part)
 {
-    e->first = first;
-    e->stride = stride;
+    e->part = *part;
+    e->item = 0;
     ts_workspace_close(e->workspace);
     e->workspace = NULL;
-    return ts_workspace_open(e->model, batch, false, e->control, &e->workspace);
+    ts_feed_close(e->feed);
+    e->feed = NULL;
+    TS_TRY(ts_workspace_open(e->model, part->batch, false, e->control, &e->workspace));
+    return ts_feed_test(e->dataset, part, &e->reading, &e->feed);
 }
 
 void ts_evaluator_close(ts_evaluator *e)
 {
     if (!e) return;
     ts_device *device = e->compute->device;
+    ts_feed_close(e->feed);
     ts_workspace_close(e->workspace);
     ts_device_release(device, TS_MEMORY_DEVICE, e->shadow);
     ts_device_release(device, TS_MEMORY_DEVICE, e->statistics);
@@ -95,8 +103,12 @@ ts_status ts_evaluator_run(ts_evaluator *e, ts_score *score)
         TS_TRY(ts_vector_to_bf16(e->compute, ts_model_flat(e->model)->n, e->shadow, e->parameters));
     TS_TRY(ts_workspace_refresh(e->workspace, e->parameters, e->shadow, e->statistics, e->compute));
     /* batches are dealt out to the ranks in turn */
-    for (int64_t at = e->first; at < e->dataset->test.n; at += e->stride) {
-        TS_TRY(ts_data_test_batch(e->dataset, at, &batch, e->compute));
+    for (int64_t at = e->part.first; at < e->dataset->test.n; at += e->part.global) {
+        if (e->feed)
+            TS_TRY(ts_loader_take(ts_feed_loader(e->feed), e->item, e->item + e->part.batch,
+                                  e->compute));
+        TS_TRY(ts_data_test_batch(e->dataset, at, e->item, &batch, e->compute));
+        e->item += e->part.batch;
         TS_TRY(ts_workspace_forward(e->workspace, 0, nodes, e->compute));
     }
     TS_TRY(ts_stream_copy(e->compute, e->sums, e->control, sizeof *e->sums));

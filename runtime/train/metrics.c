@@ -4,6 +4,7 @@
  * when the event has happened, so nothing waits. Times come from the streams' stamps: a window
  * lasts from its first step's begin to its last step's end on the compute stream.
  *   exposed = what compute waited for comm ; hidden = 1 - exposed / comm
+ *   input = what compute waited for samples that are read too slowly
  *   sent_bytes: what rank 0 gave to the wire for a local step, evaluations left out
  *   contention: least squares of a step's own time (waits taken out) on the share of it during
  *   which comm was busy; the slope over the intercept is compute's slow-down beside comm. */
@@ -19,7 +20,7 @@
 #include "runtime/base/file.h"
 #include "runtime/base/json.h"
 #include "runtime/base/log.h"
-#include "runtime/train/trainer.h"
+#include "runtime/train/input.h"
 #include "runtime/train/version.h"
 
 /* COLLECTIVES: as many as the trace can hold before they are drained. */
@@ -167,7 +168,7 @@ static void on_span(void *context, const ts_span *span)
         return;
     }
     m->open.part[span->kind] += ns;
-    if (span->kind == TS_SPAN_WAIT) m->wait += ns;
+    if (span->kind == TS_SPAN_WAIT || span->kind == TS_SPAN_INPUT) m->wait += ns;
     if (!m->own.lazy && (span->kind == TS_SPAN_DATA || span->kind == TS_SPAN_FORWARD ||
                          span->kind == TS_SPAN_BACKWARD))
         m->own.batch += ns;
@@ -211,6 +212,12 @@ static json_t *real(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
+/* Of all ranks, reckoned from this one: an automatic echo may differ among them. */
+static json_int_t fresh_samples(const ts_trainer *t, const ts_control *control, int64_t step)
+{
+    return (json_int_t)(ts_input_fresh(t, control, step) * t->shard.global / t->shard.batch);
+}
+
 static void time_left(char *text, size_t bytes, double seconds)
 {
     int64_t s = (int64_t)(seconds + 0.5);
@@ -238,33 +245,34 @@ static ts_status write_window(ts_metrics *m, const window *w)
     double seconds = (double)(times->end - times->begin) * 1e-9;
     double steps = (double)times->steps;
     double rate = steps * (double)t->config->batch * t->world->size / seconds;
-    double epoch = (double)w->last / (double)t->per_epoch;
+    double epoch = (double)w->last / t->per_epoch;
     double learning_rate = ts_schedule_rate(&t->schedule, w->last - 1);
     double exposed = (double)times->part[TS_SPAN_WAIT] * 1e-9 / steps;
     double comm = (double)times->part[TS_SPAN_COMM] * 1e-9 / steps;
-    double compute = (double)times->part[TS_SPAN_STEP] * 1e-9 / steps - exposed;
+    double input = (double)times->part[TS_SPAN_INPUT] * 1e-9 / steps;
+    double compute = (double)times->part[TS_SPAN_STEP] * 1e-9 / steps - exposed - input;
     double hidden = hidden_share(times);
     m->before = *now;
     if (t->world->rank) return TS_OK;
 
     TS_TRY(ts_json_append(m->file, m->path,
-                          json_pack("{s:s, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o, "
-                                    "s:f}",
+                          json_pack("{s:s, s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+                                    "s:f, s:o, s:f}",
                                     "kind", "window", "step", (json_int_t)w->last, "epoch", epoch,
-                                    "samples",
-                                    (json_int_t)(w->last * t->config->batch * t->world->size),
-                                    "loss", loss, "accuracy", accuracy, "learning_rate",
-                                    learning_rate, "images_per_second", rate, "compute_s", compute,
-                                    "exposed_s", exposed, "comm_s", comm, "hidden", real(hidden),
-                                    "sent_bytes", (double)times->sent / steps)));
+                                    "samples", (json_int_t)(w->last * t->shard.global),
+                                    "fresh_samples", fresh_samples(t, now, w->last), "loss", loss,
+                                    "accuracy", accuracy, "learning_rate", learning_rate,
+                                    "images_per_second", rate, "compute_s", compute, "input_s",
+                                    input, "exposed_s", exposed, "comm_s", comm, "hidden",
+                                    real(hidden), "sent_bytes", (double)times->sent / steps)));
     char left[32], overlap[48] = "";
     time_left(left, sizeof left, (double)(t->total - w->last) * seconds / steps);
     if (isfinite(hidden)) snprintf(overlap, sizeof overlap, "  hidden %.0f %%", 100 * hidden);
     ts_log_progress(
         "epoch %.2f/%.4g  step %lld/%lld  loss %.4f  accuracy %.1f %%  %.0f images/s%s  "
         "%s left",
-        epoch, (double)t->total / (double)t->per_epoch, (long long)w->last, (long long)t->total,
-        loss, 100 * accuracy, rate, overlap, left);
+        epoch, (double)t->total / t->per_epoch, (long long)w->last, (long long)t->total, loss,
+        100 * accuracy, rate, overlap, left);
     return TS_OK;
 }
 
@@ -337,7 +345,7 @@ static ts_status remember_evaluation(ts_metrics *m)
 ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double seconds)
 {
     const ts_trainer *t = m->t;
-    double epoch = (double)t->step / (double)t->per_epoch;
+    double epoch = (double)t->step / t->per_epoch;
     double train = train_loss(m);
     TS_TRY(remember_evaluation(m));
     m->sent = t->communicator->sent_bytes; /* no step's */
@@ -346,11 +354,12 @@ ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double sec
             (long long)t->step, 100 * score->accuracy, score->loss, train);
     return ts_json_append(
         m->file, m->path,
-        json_pack("{s:s, s:I, s:f, s:I, s:o, s:f, s:I, s:o, s:f}", "kind", "evaluation", "step",
-                  (json_int_t)t->step, "epoch", epoch, "samples",
-                  (json_int_t)(t->step * t->config->batch * t->world->size), "test_loss",
-                  real(score->loss), "test_accuracy", score->accuracy, "test_samples",
-                  (json_int_t)score->samples, "train_loss", real(train), "seconds", seconds));
+        json_pack("{s:s, s:I, s:f, s:I, s:I, s:o, s:f, s:I, s:o, s:f}", "kind", "evaluation",
+                  "step", (json_int_t)t->step, "epoch", epoch, "samples",
+                  (json_int_t)(t->step * t->shard.global), "fresh_samples",
+                  fresh_samples(t, &m->before, t->step), "test_loss", real(score->loss),
+                  "test_accuracy", score->accuracy, "test_samples", (json_int_t)score->samples,
+                  "train_loss", real(train), "seconds", seconds));
 }
 
 bool ts_metrics_own(ts_metrics *m, int64_t least, ts_step_times *times)
@@ -438,7 +447,7 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
         path,
         json_pack("{s:s, s:s, s:I, s:I, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
                   "s:I}, s:o,"
-                  " s:{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o, s:o}",
+                  " s:{s:I, s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o, s:o}",
                   "program", "twinstream", "state", state, "started",
                   (json_int_t)(m->started / 1000000000), "ended",
                   (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(),
@@ -450,7 +459,8 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
                   (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
                   ts_model_forward_macs(t->model, 0, ts_model_nodes(t->model)), "workspace_bytes",
                   (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
-                  "steps", (json_int_t)r->steps, "seconds", r->seconds, "images_per_second",
+                  "steps", (json_int_t)r->steps, "fresh_samples",
+                  fresh_samples(t, &m->before, r->steps), "seconds", r->seconds, "images_per_second",
                   r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
                   real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
                   "sent_bytes", (double)m->total.sent / steps, "peak_memory_kib",

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/base/log.h"
+#include "runtime/train/input.h"
 #include "runtime/train/version.h"
 
 enum { VERSION_BYTES = 96 };
@@ -33,7 +34,8 @@ static ts_status check_fit(ts_trainer *t)
 {
     struct {
         uint64_t signature;
-        int64_t total, batch, per_epoch, seed, period, delay, measured, rebalances, weighted;
+        int64_t total, batch, share, seed, period, delay, measured, rebalances, weighted;
+        ts_echo echo;
         char compression[128];
     } shape = {ts_model_signature(t->model),
                t->total,
@@ -45,6 +47,7 @@ static ts_status check_fit(ts_trainer *t)
                t->shares.measured,
                t->shares.rebalances,
                t->shares.weighted,
+               ts_input_echo(t),
                ""};
     const ts_compression *c = &t->config->compression;
     snprintf(shape.compression, sizeof shape.compression, "%s %s %s %lld %lld %g %lld", c->name,
@@ -52,7 +55,7 @@ static ts_status check_fit(ts_trainer *t)
              (long long)c->density_warmup);
     TS_TRY(ts_world_same(t->world,
                          "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period, delay, shares, rebalance or compression",
+                         "period, delay, shares, rebalance, echo or compression",
                          &shape, sizeof shape));
     return ts_world_same(t->world, "the division by shares", t->shares.batches,
                          (size_t)t->world->size * sizeof *t->shares.batches);

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "runtime/base/random.h" /* TS_HD */
+#include "runtime/data/echo.h"
 #include "runtime/device/control.h"
 #include "runtime/device/device.h"
 
@@ -65,9 +66,14 @@ TS_HD float ts_schedule_rate(const ts_schedule *s, int64_t step)
     return rate;
 }
 
-/* Enqueue the tick: step and position advance by one local step of `batch` samples out of
- * `share` a rank sees in an epoch; the next learning rate is set. */
+/* Enqueue the tick: one local step of `batch` samples out of `share` that a rank sees in an epoch
+ * has ended; the position goes on by the fresh samples that `echo` gives a step; the next learning
+ * rate is set. */
 ts_status ts_schedule_tick(ts_stream *stream, const ts_schedule *schedule, int64_t batch,
+                           int64_t share, const ts_echo *echo, ts_control *control);
+/* Enqueue, before a step of an automatic echo: its batch begins `by` samples after the last one,
+ * 0 or `batch`, and has been used `repeats` times. */
+ts_status ts_schedule_move(ts_stream *stream, int64_t by, int64_t repeats, int64_t batch,
                            int64_t share, ts_control *control);
 
 #endif

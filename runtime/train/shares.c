@@ -13,6 +13,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/train/checkpoint.h"
+#include "runtime/train/input.h"
 #include "runtime/train/rehearsal.h"
 
 #define DRIFT 0.15 /* of the mean step, by which the slowest may be slower */
@@ -124,7 +125,7 @@ static ts_status set_control(ts_trainer *t, int batch_before)
     ts_control c;
     TS_TRY(ts_stream_copy(t->compute, &c, t->control, sizeof c));
     TS_TRY(ts_stream_sync(t->compute));
-    c.position = c.position / batch_before * t->shard.batch;
+    c.position = c.position * t->shard.batch / batch_before;
     c.averaging_weight = (float)t->shard.batch / (float)t->shard.global;
     TS_TRY(ts_stream_copy(t->compute, t->control, &c, sizeof c));
     return ts_stream_sync(t->compute);
@@ -140,6 +141,7 @@ static ts_status take_next(ts_trainer *t)
     ts_shard_close(t->dataset, &t->shard);
     TS_TRY(ts_shard_open(t->dataset, t->world->rank, t->world->size, t->shares.batches,
                          t->config->skew, (uint64_t)t->config->seed, &t->shard));
+    TS_TRY(ts_input_feed(t));
     TS_TRY(ts_workspace_open(t->model, t->shard.batch, true, t->control, &t->workspace));
     return set_control(t, before);
 }
@@ -257,8 +259,11 @@ static ts_status redo(ts_trainer *t, ts_evaluator *evaluator)
 {
     ts_step_close(t->local_step); /* its graphs know the old batch */
     t->local_step = NULL;
+    ts_input_close(t->input);
+    t->input = NULL;
     TS_TRY(take_next(t));
-    TS_TRY(ts_evaluator_divide(evaluator, t->shard.batch, t->shard.first, t->shard.global));
+    TS_TRY(ts_evaluator_divide(evaluator, &t->shard));
+    TS_TRY(ts_input_open(t, &t->input));
     return ts_step_open(t, &t->local_step);
 }
 

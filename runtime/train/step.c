@@ -5,13 +5,19 @@
  * records each segment of the second and launches it ever after; hooks stay eager, because a round
  * differs from step to step and a step does not. Everything that changes inside a segment is read
  * from the control block. */
-#include "runtime/train/trainer.h"
+#include "runtime/train/input.h"
 
 #include <stdlib.h>
 
 #include "runtime/device/vector.h"
 
-typedef enum hook { HOOK_NONE, HOOK_BUCKET, HOOK_BEFORE_UPDATE, HOOK_AFTER_UPDATE } hook;
+typedef enum hook {
+    HOOK_NONE,
+    HOOK_INPUT, /* not the algorithm's: input.h */
+    HOOK_BUCKET,
+    HOOK_BEFORE_UPDATE,
+    HOOK_AFTER_UPDATE
+} hook;
 
 /* Device work, then a hook. */
 typedef struct segment {
@@ -31,11 +37,13 @@ struct ts_step {
 
 static ts_status call_hook(ts_step *s, hook which, int bucket)
 {
-    static const char *const names[] = {"", "bucket ready", "before update", "after update"};
+    static const char *const names[] = {"", "input", "bucket ready", "before update",
+                                        "after update"};
     ts_algorithm *a = s->t->algorithm;
     if (which == HOOK_NONE) return TS_OK;
     ts_range_push(s->t->device, names[which]);
-    ts_status status = which == HOOK_BUCKET          ? a->ops->bucket_ready(a, bucket)
+    ts_status status = which == HOOK_INPUT           ? ts_input_step(s->t->input)
+                       : which == HOOK_BUCKET        ? a->ops->bucket_ready(a, bucket)
                        : which == HOOK_BEFORE_UPDATE ? a->ops->before_update(a, s->t->step)
                                                      : a->ops->after_update(a, s->t->step);
     ts_range_pop(s->t->device);
@@ -69,14 +77,14 @@ static ts_status bucket_ready(void *context, int bucket)
 static ts_status body(ts_step *s)
 {
     ts_trainer *t = s->t;
-    const ts_config *c = t->config;
     const ts_algorithm_ops *hooks = t->algorithm->ops;
     ts_flat *flat = ts_model_flat(t->model);
     ts_batch batch = ts_workspace_batch(t->workspace);
     int nodes = ts_model_nodes(t->model);
-    ts_augment augment = {.flip = c->flip, .crop = (int)c->crop, .shuffle = c->shuffle};
+    ts_augment augment = ts_trainer_augment(t);
 
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_STEP, -1));
+    if (t->input) TS_TRY(reach(s, HOOK_INPUT, -1));
     TS_TRY(ts_pace_begin(t->pace, t->compute));
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_DATA, -1));
     TS_TRY(ts_data_train_batch(t->dataset, &t->shard, &augment, t->control, &batch, t->compute));
@@ -96,7 +104,8 @@ static ts_status body(ts_step *s)
     TS_TRY(ts_vector_sgd(t->compute, &t->algorithm->worker.update));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_UPDATE));
     if (hooks->after_update) TS_TRY(reach(s, HOOK_AFTER_UPDATE, -1));
-    TS_TRY(ts_schedule_tick(t->compute, &t->schedule, t->shard.batch, t->shard.n, t->control));
+    TS_TRY(ts_schedule_tick(t->compute, &t->schedule, t->shard.batch, t->shard.n, &augment.echo,
+                            t->control));
     return ts_trace_end(t->trace, t->compute, TS_SPAN_STEP);
 }
 

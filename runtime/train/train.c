@@ -14,6 +14,7 @@
 #include "runtime/base/log.h"
 #include "runtime/device/vector.h"
 #include "runtime/train/checkpoint.h"
+#include "runtime/train/input.h"
 #include "runtime/train/ranks.h"
 #include "runtime/train/shares.h"
 #include "runtime/train/trainer.h"
@@ -59,7 +60,7 @@ static ts_status make_schedule(ts_trainer *t)
     s->final_ratio = (float)c->final_ratio;
     s->gamma = (float)c->gamma;
     s->total = t->total;
-    s->warmup = llround(c->warmup * (double)t->per_epoch);
+    s->warmup = llround(c->warmup * t->per_epoch);
     if (s->kind == TS_SCHEDULE_ONE_CYCLE && s->warmup == 0) s->warmup = t->total / 4;
     TS_NEED(s->warmup < t->total, TS_EUSAGE,
             "warmup %g takes %lld local steps, the whole run has %lld: lower --warmup or raise "
@@ -122,6 +123,13 @@ static ts_status open_control(ts_trainer *t)
     if (!status) status = ts_stream_sync(t->compute);
     ts_device_release(t->device, TS_MEMORY_PINNED, pinned);
     return status;
+}
+
+ts_augment ts_trainer_augment(const ts_trainer *t)
+{
+    const ts_config *c = t->config;
+    return (ts_augment){
+        .flip = c->flip, .crop = (int)c->crop, .shuffle = c->shuffle, .echo = ts_input_echo(t)};
 }
 
 /* The run's folder, the same on every rank; rank 0 makes it. */
@@ -196,8 +204,9 @@ static ts_status open_alone(ts_trainer *t)
     TS_TRY(open_model(t));
     TS_TRY(ts_shard_open(t->dataset, t->world->rank, t->world->size, t->shares.batches, c->skew,
                          (uint64_t)c->seed, &t->shard));
-    t->per_epoch = t->shard.n / t->shard.batch;
-    t->total = c->steps ? c->steps : llround(ceil(c->epochs * (double)t->per_epoch));
+    TS_TRY(ts_input_feed(t));
+    t->per_epoch = ts_input_echo(t).factor * (double)(t->shard.n / t->shard.batch);
+    t->total = c->steps ? c->steps : llround(ceil(c->epochs * t->per_epoch));
     TS_TRY(make_schedule(t));
     TS_TRY(open_control(t));
     TS_TRY(ts_stream_open(t->device, TS_STREAM_COMM, "comm", &t->comm));
@@ -222,8 +231,9 @@ static ts_status open_loop(ts_trainer *t, ts_evaluator **evaluator_p)
             (long long)t->step, (long long)t->total);
     TS_TRY(ts_step_open(t, &t->local_step));
     TS_TRY(ts_metrics_open(t, &t->metrics));
-    return ts_evaluator_open(t->model, t->dataset, t->world, t->compute, t->shard.batch,
-                             t->shard.first, t->shard.global, evaluator_p);
+    TS_TRY(ts_evaluator_open(t->model, t->dataset, t->world, t->compute, t->config, &t->shard,
+                             evaluator_p));
+    return ts_input_open(t, &t->input);
 }
 
 static ts_status open_communicator(ts_trainer *t)
@@ -275,6 +285,8 @@ static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
     ts_evaluator_close(evaluator);
     ts_metrics_close(t->metrics);
     ts_step_close(t->local_step);
+    ts_input_close(t->input);
+    ts_feed_close(t->feed);
     if (t->algorithm) t->algorithm->ops->close(t->algorithm);
     ts_pace_close(t->pace);
     ts_workspace_close(t->workspace);
@@ -325,10 +337,10 @@ static ts_status told_to_stop(ts_trainer *t, bool *stop_p)
 }
 
 /* Does a period of `every` epochs end between steps before and after? */
-static bool due(double every, int64_t step, int64_t per_epoch)
+static bool due(double every, int64_t step, double per_epoch)
 {
     if (every <= 0) return false;
-    double unit = every * (double)per_epoch;
+    double unit = every * per_epoch;
     return floor((double)step / unit + 1e-9) > floor((double)(step - 1) / unit + 1e-9);
 }
 
@@ -343,7 +355,7 @@ static ts_status loop(ts_trainer *t, ts_evaluator *evaluator, ts_score *score, b
         if (last) TS_TRY(t->algorithm->ops->drain ? t->algorithm->ops->drain(t->algorithm) : TS_OK);
         if (last || due(c->evaluate_every, t->step, t->per_epoch))
             TS_TRY(evaluate(t, evaluator, score));
-        if (t->shares.rebalances && !last && t->step % t->per_epoch == 0)
+        if (t->shares.rebalances && !last && due(1, t->step, t->per_epoch))
             TS_TRY(ts_shares_review(t, evaluator));
         if (t->step % c->log_every == 0 && !last) TS_TRY(told_to_stop(t, stopped_p));
         if (*stopped_p || (!last && due(c->checkpoint_every, t->step, t->per_epoch))) {
@@ -378,19 +390,25 @@ static ts_status finish(ts_trainer *t, ts_evaluator *evaluator, const ts_score *
 
 static void announce(const ts_trainer *t)
 {
+    const ts_config *c = t->config;
     char device[256], batch[128];
     ts_device_describe(t->device, device, sizeof device);
-    snprintf(batch, sizeof batch, "%lld", (long long)t->config->batch);
+    snprintf(batch, sizeof batch, "%lld", (long long)c->batch);
     if (t->shares.weighted) ts_shares_text(t->world->size, t->shares.batches, batch, sizeof batch);
     const ts_algorithm_ops *a = t->algorithm->ops;
     ts_info("%s on %s, %s, %zu parameters, %s", ts_model_name(t->model), t->dataset->name,
             ts_type_name(ts_model_get_options(t->model)->type), ts_model_parameter_count(t->model),
             device);
     ts_info("%s (%s): %s", a->title, a->paper, a->rule);
-    ts_info("%d rank%s x batch %s, %lld local steps, %lld an epoch; communicator %s",
+    ts_info("%d rank%s x batch %s, %lld local steps, %.6g an epoch; communicator %s",
             t->world->size, t->world->size == 1 ? "" : "s", batch, (long long)t->total,
-            (long long)t->per_epoch, t->communicator->ops->name);
+            t->per_epoch, t->communicator->ops->name);
     ts_ranks_announce(t);
+    if (c->echo > 1)
+        ts_info("each fresh sample is used %g times (%s)", c->echo, c->echo_at);
+    else if (!(c->echo > 0) && t->feed)
+        ts_info("a batch is used again when the next is late, %lld times at most (%s)",
+                (long long)c->echo_most, c->echo_at);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
         ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "
@@ -429,10 +447,11 @@ ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *resul
             "eval needs --weights FILE: a model.safetensors, or a "
             "checkpoint's folder");
     TS_TRY_TO(status, out, open_model(&t));
-    TS_TRY_TO(
-        status, out,
-        ts_evaluator_open(t.model, t.dataset, world, t.compute, (int)config->batch,
-                          config->batch * world->rank, config->batch * world->size, &evaluator));
+    ts_shard part = {.batch = (int)config->batch,
+                     .first = config->batch * world->rank,
+                     .global = config->batch * world->size};
+    TS_TRY_TO(status, out,
+              ts_evaluator_open(t.model, t.dataset, world, t.compute, config, &part, &evaluator));
     TS_TRY_TO(status, out,
               ts_model_import(t.model, ts_evaluator_parameters(evaluator),
                               ts_evaluator_statistics(evaluator), config->weights, t.compute));

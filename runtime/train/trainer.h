@@ -2,7 +2,7 @@
 #ifndef TS_TRAIN_TRAINER_H
 #define TS_TRAIN_TRAINER_H
 
-#include "runtime/data/data.h"
+#include "runtime/data/feed.h"
 #include "runtime/train/pace.h"
 #include "runtime/train/schedule.h"
 #include "runtime/train/train.h"
@@ -10,6 +10,7 @@
 
 typedef struct ts_metrics ts_metrics;
 typedef struct ts_step ts_step;
+typedef struct ts_input ts_input;
 
 /* What each rank's local step is made of (shares.h). */
 typedef struct ts_shares {
@@ -34,6 +35,8 @@ typedef struct ts_trainer {
     ts_workspace *workspace;
     ts_pace *pace; /* NULL: the device's own speed */
     ts_shares shares;
+    ts_feed *feed; /* NULL: the training set lives on the device */
+    ts_input *input;
     ts_shard shard; /* with this rank's batch, and the sum of all */
     ts_schedule schedule;
     ts_control *control; /* device memory */
@@ -42,10 +45,13 @@ typedef struct ts_trainer {
     ts_algorithm *algorithm;
     ts_step *local_step;
     ts_metrics *metrics;
-    int64_t step, total, per_epoch; /* local steps: finished (enqueued), of the run, of an epoch */
+    int64_t step, total; /* local steps: finished (enqueued), of the run */
+    double per_epoch;    /* local steps in which a rank takes its share of fresh samples */
     char run[512];
 } ts_trainer;
 
+/* What happens to samples on their way into a batch. */
+ts_augment ts_trainer_augment(const ts_trainer *trainer);
 /* What an algorithm of this run sees; the model and the control block are open. */
 ts_worker ts_trainer_worker(const ts_trainer *trainer);
 
@@ -69,13 +75,14 @@ typedef struct ts_score {
     int64_t samples;
 } ts_score;
 typedef struct ts_evaluator ts_evaluator;
-/* This rank scores `batch` pictures of each `stride`, from `first` on. */
+/* This rank scores the part of the test split that `part` takes of each step's pictures: its `batch`
+ * of each `global` from `first` on. */
 ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *world,
-                            ts_stream *compute, int batch, int64_t first, int64_t stride,
+                            ts_stream *compute, const ts_config *config, const ts_shard *part,
                             ts_evaluator **evaluator_p);
 void ts_evaluator_close(ts_evaluator *evaluator);
 /* Another division of the test split; nothing is queued. */
-ts_status ts_evaluator_divide(ts_evaluator *evaluator, int batch, int64_t first, int64_t stride);
+ts_status ts_evaluator_divide(ts_evaluator *evaluator, const ts_shard *part);
 /* Scratch vectors for the weights to evaluate: [n], [n_statistics]. */
 float *ts_evaluator_parameters(ts_evaluator *evaluator);
 float *ts_evaluator_statistics(ts_evaluator *evaluator);

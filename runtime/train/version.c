@@ -5,6 +5,7 @@
 
 #include "ops/op.h"
 #include "runtime/comm/comm.h"
+#include "runtime/data/jpeg.h"
 
 const char *ts_version(void)
 {
@@ -18,11 +19,13 @@ const char *ts_version_commit(void)
 
 json_t *ts_version_json(bool cuda)
 {
-    char ops[64], comm[256], text[256];
+    char ops[64], comm[256], jpeg[256], text[256];
     ts_op_library_version(ops, sizeof ops);
+    ts_jpeg_version(jpeg, sizeof jpeg);
     ts_comm_library_version(comm, sizeof comm);
-    json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:s}", "twinstream", TS_VERSION, "oneDNN", ops,
-                            "MPI", comm, "jansson", JANSSON_VERSION, "compiler", __VERSION__);
+    json_t *all =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "twinstream", TS_VERSION, "oneDNN", ops, "MPI",
+                  comm, "jansson", JANSSON_VERSION, "libjpeg", jpeg, "compiler", __VERSION__);
     static const struct {
         const char *name;
         void (*version)(char *text, size_t bytes);

@@ -1,8 +1,9 @@
 #!/bin/sh
-# program.sh PROGRAM: training on the emulated CUDA device gives the host's losses, with the captured
+# program.sh PROGRAM [MAKE_PICTURES]: training on the emulated CUDA device gives the host's losses, with the captured
 # step and without, on one rank and on two; a checkpoint resumes bit for bit; two ranks on one GPU
-# are refused unless asked for. PROGRAM is twinstream_emulated.
+# are refused unless asked for. PROGRAM is twinstream_emulated, MAKE_PICTURES tests/make_pictures.
 program=$1
+make_pictures=${2-}
 here=$(dirname "$(realpath "$0")")
 mpirun=$here/../../launch/mpirun
 dir=$(mktemp -d)
@@ -76,6 +77,23 @@ for options in "ssgd --compress topk --density 0.1" "ssgd --compress dgc --densi
     train cuda-$name 2 --device cuda --type fp32 --algorithm $options || problem "cuda, $options"
     near host-$name cuda-$name 0.02
 done
+# echoed and staged batches: the host's losses; a fixed echo's resume is bit for bit
+train host-echo 2 --device host --ops reference --type fp32 --echo 2.5
+train cuda-echo 2 --device cuda --type fp32 --echo 2.5 --input-rate 1e9 || problem "an echo behind a gate"
+near host-echo cuda-echo 0.0001
+if [ -n "$make_pictures" ]; then
+    "$make_pictures" "$dir/pictures" && "$program" pack "$dir/pictures" "$dir/packed" 2>/dev/null || problem "pack"
+    records="--data records:$dir/packed,size=32 --batch 8 --type fp32 --echo 1.5 $constant"
+    train host-records 2 --device host --ops reference $records || problem "records on the host device"
+    train cuda-records 2 --device cuda $records || problem "records"
+    near host-records cuda-records 0.0001
+    train half-records 2 --device cuda $records --steps 6 --checkpoint-every 0.5 || problem "half of a run on records"
+    train more-records 2 --device cuda $records --resume "$dir/half-records" || problem "a resumed run on records"
+    # of 4.5 steps an epoch the half's checkpoint is that of step 5
+    [ "$(losses more-records | wc -l)" = 7 ] || problem "the run resumed on records did not begin after step 5"
+    [ "$(losses cuda-records | tail -n 7)" = "$(losses more-records)" ] || problem "records: other losses"
+    train auto-records 1 --device cuda $records --echo auto --input-rate 500 || problem "an automatic echo"
+fi
 
 # one GPU for both
 export TWINSTREAM_EMULATED_GPU=7

@@ -8,11 +8,10 @@ enum { THREADS = 256 };
 __global__ static void __launch_bounds__(THREADS) make_batch(ts_batch_job j)
 {
     const int n = (int)blockIdx.x, width = j.picture.w, plane = j.picture.h * width;
-    ts_augmentation a;
-    int64_t sample = ts_batch_sample(&j, n, &a);
-    if (threadIdx.x == 0) j.batch.labels[n] = sample < 0 ? -1 : j.split.labels[sample];
-    const uint8_t *image =
-        j.split.images + (sample < 0 ? 0 : (size_t)sample) * (size_t)plane * (size_t)j.picture.c;
+    const ts_batch_picture p = ts_batch_find(&j, n);
+    const ts_augmentation a = p.augmentation;
+    if (threadIdx.x == 0) j.batch.labels[n] = p.sample < 0 ? -1 : j.split.labels[p.label];
+    const uint8_t *image = j.split.images + (size_t)p.image * (size_t)plane * (size_t)j.picture.c;
     for (int pixel = (int)threadIdx.x; pixel < plane; pixel += THREADS) {
         int x = pixel % width, y = pixel / width;
         int from_x = (a.flip ? width - 1 - x : x) + a.dx, from_y = y + a.dy;
