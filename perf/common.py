@@ -1,5 +1,9 @@
-"""A network lab for benchmarks: hosts on this machine behind rate-capped links (tests/netlab; needs root), where a
-worker has a given speed (`twinstream train --pace`), since so many share few cores."""
+"""What benchmarks of training share.
+
+Lab is a network lab: hosts on this machine behind rate-capped links (tests/netlab; needs root), where a worker has a
+given speed (`twinstream train --pace`), since so many share few cores. train_to_accuracy trains at the machine's own
+speed, for benchmarks of accuracy. Both leave runs' folders, and a run that is finished is not run again.
+"""
 import json, os, subprocess, sys
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
@@ -30,14 +34,10 @@ class Lab:
 
     def mpirun(self, ranks, program, *options):
         command = [TOOL, "mpirun", str(ranks), os.path.join(self.build, program), *options]
-        done = subprocess.run(command, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if done.returncode:
-            sys.exit(f"{sys.argv[0]}: exit code {done.returncode} of {' '.join(command)}:\n{done.stderr[-2000:]}")
-        return done.stdout
+        return output(command, self.environment)
 
     def train(self, run, ranks, pace_s, batch, settle, steps, *options):
-        """Steps of paced workers on synthetic pictures, `settle` more before them left out; returns run.json. A run
-        that is finished is not run again."""
+        """Steps of paced workers on synthetic pictures, `settle` more before them left out; returns run.json."""
         if not finished(run):
             self.mpirun(ranks, "twinstream", "train", "--type", "bf16", "--batch", str(batch), "--pace", f"{pace_s:.6g}",
                         "--data", f"synthetic:train={batch * ranks * 64},test={ranks}", "--settle", str(settle),
@@ -46,6 +46,29 @@ class Lab:
         record = read_record(run)
         print(f"{run}: {record['seconds_per_step']['step']:.4f} s a step", file=sys.stderr, flush=True)
         return record
+
+
+def output(command, environment):
+    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(f"{sys.argv[0]}: exit code {done.returncode} of {' '.join(command)}:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def train_to_accuracy(build, ranks, run, *options):
+    """Train to the end with a one-cycle schedule from seed 1; returns run.json."""
+    if not finished(run):
+        command = [os.path.join(TOP, "launch", "mpirun"), str(ranks), os.path.join(build, "twinstream"), "train", "--schedule",
+                   "one-cycle", "--seed", "1", "--type", "bf16", "--export", "no", "--run", run, *options]
+        threads = str(max(1, os.cpu_count() // ranks))
+        output(command, dict(os.environ, OMP_NUM_THREADS=threads))
+        print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
+    return read_record(run)
+
+
+def accuracy_of(run):
+    """Per cent of the test pictures; NaN for a run that is not finished."""
+    return 100 * read_record(run)["totals"]["test_accuracy"] if finished(run) else float("nan")
 
 
 def read_record(run):
