@@ -183,7 +183,8 @@ static void to_random(const double *p, double *d, int n, int k, bool whole_part,
 
 typedef struct channel {
     models residual, velocity;
-    double anchor[N];
+    double anchor[N], v[N];
+    bool outer; /* the anchor has momentum v: Overlap-Local-SGD's */
     uint64_t calls;
     int messages; /* of a step */
     bool changes; /* of models; else gradients */
@@ -327,10 +328,16 @@ typedef struct flight {
 
 static void start(channel *l, const everything *now, flight *f)
 {
-    double m[N], s[N];
+    double m[N], s[N], z[N];
     f->then = f->average = *now;
     f->started = true;
+    memcpy(z, l->anchor, sizeof z);
     exchange(l, f->average.x, 0, N);
+    for (int i = 0; l->outer && i < N; i++) { /* what was agreed on moves by momentum */
+        l->v[i] = l->s->config.anchor_momentum * l->v[i] + (l->anchor[i] - z[i]);
+        l->anchor[i] = z[i] + l->v[i];
+        for (int r = 0; r < l->size; r++) f->average.x[r][i] = l->anchor[i];
+    }
     mean_of(l->s, f->then.m, l->size, m);
     mean_of(l->s, f->then.s, l->size, s);
     for (int r = 0; r < l->size; r++) {
@@ -407,15 +414,15 @@ static void simulate_model_method(const problem *p, const setting *s, int size,
     static everything now;
     static flight flights[STEPS + 1];
     static channel l, first_part;
-    static models g, v;
+    static models g;
     const char *name = s->algorithm;
     int k = (int)s->config.period, d = (int)s->config.delay;
     int first = (int)lround(s->config.post_local * STEPS);
     bool anchored = !strcmp(name, "overlap-local");
     for (int t = 0; t <= STEPS; t++) flights[t].started = false;
     start_everything(p, &now);
-    memset(v, 0, sizeof v);
     begin_link(&l, s, size, 1, true, now.x[0]);
+    l.outer = anchored;
     begin_link(&first_part, s, size, s->config.overlap ? 2 : 1, false, now.x[0]);
     if (anchored) start(&l, &now, &flights[0]);
     for (int t = 1; t <= STEPS; t++) {
@@ -431,15 +438,7 @@ static void simulate_model_method(const problem *p, const setting *s, int size,
                                                  : -1;
         if (from == t) start(&l, &now, &flights[t]);
         if (from >= 0 && flights[from].started) merge(s, size, &now, &flights[from]);
-        if (due && strcmp(name, "local") != 0) {
-            everything from_here = now;
-            for (int r = 0; anchored && r < size; r++)
-                for (int i = 0; i < N; i++) {
-                    v[r][i] = s->config.anchor_momentum * v[r][i] + (now.x[r][i] - l.anchor[i]);
-                    from_here.x[r][i] = l.anchor[i] + v[r][i];
-                }
-            start(&l, &from_here, &flights[t]);
-        }
+        if (due && strcmp(name, "local") != 0) start(&l, &now, &flights[t]);
         trajectory[t] = now;
     }
     for (int t = 0; t <= STEPS; t++)

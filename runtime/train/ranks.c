@@ -33,7 +33,7 @@ static ts_status check_fit(ts_trainer *t)
 {
     struct {
         uint64_t signature;
-        int64_t total, batch, share, seed, period, delay;
+        int64_t total, batch, share, seed, period, delay, fragments;
         char compression[128];
     } shape = {ts_model_signature(t->model),
                t->total,
@@ -42,6 +42,7 @@ static ts_status check_fit(ts_trainer *t)
                t->config->seed,
                t->config->algorithm_config.period,
                t->config->algorithm_config.delay,
+               t->config->algorithm_config.fragments,
                ""};
     const ts_compression *c = &t->config->compression;
     snprintf(shape.compression, sizeof shape.compression, "%s %s %s %lld %lld %g %lld", c->name,
@@ -49,7 +50,7 @@ static ts_status check_fit(ts_trainer *t)
              (long long)c->density_warmup);
     return ts_world_same(t->world,
                          "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period, delay or compression",
+                         "period, delay, fragments or compression",
                          &shape, sizeof shape);
 }
 

@@ -65,6 +65,7 @@ static ts_status open_tuner(tuner *u)
                         {f->statistics, NULL, f->n_statistics * sizeof(float)},
                         {f->shadow, NULL, f->n * sizeof(uint16_t)},
                         {t->control, NULL, sizeof *t->control}};
+    const ts_averaging_rule once = {.period = 1, .delay = 1};
     u->nothing = (ts_algorithm){.ops = &no_hooks, .worker = worker};
     t->algorithm = &u->nothing;
     u->step = t->step;
@@ -74,7 +75,7 @@ static ts_status open_tuner(tuner *u)
         *k = all[i];
         TS_TRY(ts_device_alloc(t->device, TS_MEMORY_DEVICE, k->bytes, &k->copy));
     }
-    TS_TRY(ts_averaging_open(&worker, 1, false, &u->averaging));
+    TS_TRY(ts_averaging_open(&worker, &once, &u->averaging));
     TS_TRY(ts_step_open(t, &t->local_step));
     return copy_state(u, false);
 }
@@ -129,9 +130,9 @@ static ts_status time_average(tuner *u, double *all, int64_t beside, double *sec
 {
     ts_trainer *t = u->t;
     TS_TRY(t->world->ops->barrier(t->world));
-    TS_TRY(ts_averaging_start(u->averaging));
+    TS_TRY(ts_averaging_start(u->averaging, 1));
     for (int64_t i = 0; i < beside; i++) TS_TRY(ts_step_run(t->local_step));
-    TS_TRY(ts_averaging_merge(u->averaging, 0));
+    TS_TRY(ts_averaging_merge(u->averaging));
     TS_TRY(ts_stream_sync(t->compute));
     TS_TRY(ts_stream_sync(t->comm));
     ts_trace_drain(t->trace, on_comm, u);
