@@ -272,6 +272,10 @@ ts_status ts_tune(ts_trainer *t, const char *from)
 {
     int64_t period = t->config->algorithm_config.period, delay = t->config->algorithm_config.delay;
     if (period && delay) return TS_OK;
+    TS_NEED(period || from || t->config->algorithm_config.fragments == 1, TS_EUSAGE,
+            "--period auto measures averages of the whole model, not of %lld fragments: give "
+            "--period, as it is found without --fragments",
+            (long long)t->config->algorithm_config.fragments);
     if (!period && from) {
         int64_t its_delay;
         TS_TRY(ts_checkpoint_schedule(t, from, &period, &its_delay));
