@@ -197,6 +197,7 @@ static const setting settings[] = {
      false,
      false},
     {"dasgd", {.period = 2, .delay = 5, .mix = 0.25, FRAGMENTS(2)}, 0.9, 0, ZERO, true, true},
+    {"dasgd", {.period = 2, .delay = 4, .mix = 0.25, FRAGMENTS(2)}, 0, 0, 0, false, false},
     {"dasgd",
      {.period = 3, .delay = 5, .mix = 0.4, CORRECTED, FRAGMENTS(3)},
      0.9,
