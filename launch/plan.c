@@ -20,7 +20,7 @@ enum { STEPS = 240 };
 
 static struct settings {
     const char *ranks, *from, *all_reduce;
-    int64_t per_host, period, delay, bucket_kib, seed;
+    int64_t per_host, period, delay, fragments, bucket_kib, seed;
     double step, bytes, link, latency, inner_link, inner_latency, forward, spread, contention;
     bool json, help;
 } set;
@@ -55,6 +55,8 @@ static const ts_option rows[] = {
      "local steps between averages; auto: the fewest that hide communication"},
     {"delay", TS_OPTION_INT, AT(delay), "auto", "auto", 1, TS_PLAN_LONGEST,
      "dasgd: steps until the merge; auto: half of the period"},
+    {"fragments", TS_OPTION_INT, AT(fragments), "1", NULL, 1, 64,
+     "slices of the model that are averaged in turn, for another row of cocod; at most the period"},
     {"seed", TS_OPTION_INT, AT(seed), "1", NULL, 0, 0, "of the stragglers"},
     {"json", TS_OPTION_BOOL, AT(json), "no", NULL, 0, 0, "a JSON line for each row, no text"},
     {"help", TS_OPTION_BOOL, AT(help), "no", NULL, 0, 0, "this text"},
@@ -126,7 +128,7 @@ typedef struct row {
     const char *also; /* another algorithm with the same times, or NULL */
     ts_plan_forecast f;
 } row;
-enum { BLOCKING, OVERLAPPED, PIPE, LOCAL, COCOD, DASGD, ROWS };
+enum { BLOCKING, OVERLAPPED, PIPE, LOCAL, COCOD, STREAMING, DASGD, ROWS };
 
 static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
 {
@@ -137,14 +139,16 @@ static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
         if (!k) k = TS_PLAN_LONGEST;
         if (!dasgd) dasgd = TS_PLAN_LONGEST;
     }
+    int64_t fragments = set.fragments < k ? set.fragments : k;
     int64_t delay = set.delay ? set.delay : ts_plan_delay(dasgd);
     const row rows_of[ROWS] = {
-        [BLOCKING] = {.name = "ssgd, blocking", .method = {"ssgd", false, 1, 1}},
-        [OVERLAPPED] = {.name = "ssgd", .method = {"ssgd", true, 1, 1}},
-        [PIPE] = {.name = "pipe, od", .method = {"pipe", false, 1, 1}, .also = "od"},
-        [LOCAL] = {.name = "local", .method = {"local", false, k, 1}},
-        [COCOD] = {.name = "cocod", .method = {"cocod", false, k, 1}, .also = "overlap-local"},
-        [DASGD] = {.name = "dasgd", .method = {"dasgd", false, dasgd, delay}}};
+        [BLOCKING] = {.name = "ssgd, blocking", .method = {"ssgd", false, 1, 1, 1}},
+        [OVERLAPPED] = {.name = "ssgd", .method = {"ssgd", true, 1, 1, 1}},
+        [PIPE] = {.name = "pipe, od", .method = {"pipe", false, 1, 1, 1}, .also = "od"},
+        [LOCAL] = {.name = "local", .method = {"local", false, k, 1, 1}},
+        [COCOD] = {.name = "cocod", .method = {"cocod", false, k, 1, 1}, .also = "overlap-local"},
+        [STREAMING] = {.name = "cocod", .method = {"cocod", false, k, 1, fragments}},
+        [DASGD] = {.name = "dasgd", .method = {"dasgd", false, dasgd, delay, 1}}};
     for (int i = 0; i < ROWS; i++) {
         all[i] = rows_of[i];
         int64_t steps = STEPS > 4 * all[i].method.period ? STEPS : 4 * all[i].method.period;
@@ -158,11 +162,12 @@ static ts_status print_json(const ts_plan_cluster *c, const row *r, const char *
 {
     return ts_json_append(
         stdout, "standard output",
-        json_pack("{s:i, s:s, s:b, s:I, s:I, s:f, s:f, s:f, s:o, s:f, s:f}", "ranks", c->ranks,
+        json_pack("{s:i, s:s, s:b, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:f, s:f}", "ranks", c->ranks,
                   "algorithm", algorithm, "overlap", r->method.overlap, "period",
                   (json_int_t)r->method.period, "delay",
-                  (json_int_t)(!strcmp(algorithm, "dasgd") ? r->method.delay : 0), "step_s",
-                  r->f.step_s, "comm_s", r->f.comm_s, "exposed_s", r->f.exposed_s, "hidden",
+                  (json_int_t)(!strcmp(algorithm, "dasgd") ? r->method.delay : 0), "fragments",
+                  (json_int_t)r->method.fragments, "step_s", r->f.step_s, "comm_s", r->f.comm_s,
+                  "exposed_s", r->f.exposed_s, "hidden",
                   isfinite(r->f.hidden) ? json_real(r->f.hidden) : json_null(), "speedup",
                   r->f.speedup, "over_blocking_ssgd", blocking_s / r->f.step_s));
 }
@@ -172,6 +177,7 @@ static ts_status print_rows(const ts_plan_cluster *c, const row all[ROWS])
     for (int i = 0; i < ROWS; i++) {
         const row *r = &all[i];
         bool delayed = i == DASGD, periodic = i >= LOCAL;
+        if (i == STREAMING && r->method.fragments == 1) continue; /* cocod's own row */
         char k[24] = "", hidden[24] = "";
         if (set.json) {
             TS_TRY(print_json(c, r, r->method.algorithm, all[BLOCKING].f.step_s));
@@ -181,6 +187,9 @@ static ts_status print_rows(const ts_plan_cluster *c, const row all[ROWS])
         if (delayed)
             snprintf(k, sizeof k, "%lld, d %lld", (long long)r->method.period,
                      (long long)r->method.delay);
+        else if (i == STREAMING)
+            snprintf(k, sizeof k, "%lld, P %lld", (long long)r->method.period,
+                     (long long)r->method.fragments);
         else if (periodic)
             snprintf(k, sizeof k, "%lld", (long long)r->method.period);
         if (isfinite(r->f.hidden)) snprintf(hidden, sizeof hidden, "%.0f %%", 100 * r->f.hidden);
@@ -235,9 +244,9 @@ static ts_status faster_links(ts_plan_cluster c)
         ts_plan_forecast f;
         int64_t k;
         c.outer.bytes_per_s = outer.bytes_per_s * factors[i];
-        TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", false, 1, 1}, STEPS, &f));
+        TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", false, 1, 1, 1}, STEPS, &f));
         double blocking = f.step_s;
-        TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1}, STEPS, &f));
+        TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1, 1}, STEPS, &f));
         TS_TRY(ts_plan_period(&c, "cocod", 0, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &k));
         printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %lld\n", c.outer.bytes_per_s * 8e-9,
                fmin(f.step_s, blocking) * 1e3, (long long)k);
@@ -254,7 +263,7 @@ static void assumptions(const ts_plan_cluster *c)
         "and ends for all at once; overlapped S-SGD sends %d buckets from %g of a\nstep on; "
         "hosts of %d, %g Gbit/s and %g us between them, %g Gbit/s and %g us inside; no other "
         "traffic. Hidden\nmeans below %g %% of a step. Accuracy is not forecast: a longer period "
-        "drifts further. overlap-local's times are cocod's.\n",
+        "drifts further. overlap-local's times are cocod's; P fragments are averaged in turn.\n",
         c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
         c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
         100 * TS_PLAN_HIDDEN);

@@ -132,8 +132,8 @@ static void open_rig(rig *r, const problem *p, const setting *s)
     memset(r, 0, sizeof *r);
     r->p = p;
     r->s = s;
-    r->buckets[0] = (ts_slice){64, 64};
-    r->buckets[1] = (ts_slice){0, 64};
+    r->buckets[0] = (ts_slice){N / 2, N / 2};
+    r->buckets[1] = (ts_slice){0, N / 2};
     r->flat = (ts_flat){.n = N,
                         .parameters = alloc(N * 4),
                         .gradients = alloc(N * 4),
@@ -188,6 +188,10 @@ static void run_step(rig *r, bool hooks)
     gradient_job job = {r->flat.gradients, r->flat.statistics, r->flat.parameters, r->p,
                         world->rank};
     a->learning_rate = (float)RATE;
+    if (tested->rate) {
+        OK(ts_stream_sync(compute)); /* it is read when a step runs */
+        r->control->learning_rate = a->learning_rate = (float)tested->rate((int)r->step + 1);
+    }
     OK(ts_stream_launch(compute, &gradient_kernel, &job, sizeof job));
     for (int b = 0; hooks && a->ops->bucket_ready && b < 2; b++) OK(a->ops->bucket_ready(a, b));
     if (hooks && a->ops->before_update) OK(a->ops->before_update(a, r->step));

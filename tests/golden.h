@@ -11,7 +11,7 @@
 #include "runtime/algorithms/algorithm.h"
 #include "tests/check.h"
 
-enum { N = 128, N_STATISTICS = 64, RANKS_MAX = 4, STEPS = 17 };
+enum { N = 256, N_STATISTICS = 128, RANKS_MAX = 4, STEPS = 17 };
 #define RATE 0.1
 
 typedef struct problem {
@@ -54,6 +54,8 @@ typedef struct family {
     /* Elements that may differ from the simulation: where our code rounds a number one way or the
      * other, the simulation's last digits may fall on the other side. */
     int strays;
+    /* Optional: the learning rate of local step `step`, the first is 1; without, RATE. */
+    double (*rate)(int step);
     /* Optional: does the drain leave the mean over ranks as it is? */
     bool (*keeps_mean)(const setting *s);
 } family;
@@ -69,7 +71,7 @@ void simulate_gradients(const problem *p, int size, everything *now, models g);
 void simulate_mean_gradients(const setting *s, int size, models g);
 /* Local steps of S-SGD before the method begins. */
 int first_local(const setting *s);
-/* x and m of all ranks by SGD with these gradients. */
+/* x and m of all ranks by SGD with these gradients, at the rate RATE. */
 void simulate_sgd(const setting *s, int size, everything *now, models g);
 
 /* ---- for tests of a family's own ---- */

@@ -118,6 +118,13 @@ sed -i 's/"exposed_s":0.01/"input_s":0.03,"exposed_s":0.01/; s/"samples":0/"samp
 expect 0 '' "$report" fed -o fed.html
 value fed.html 'input ms' 'CoCoD-SGD, k 4' 30.00
 
+# runs that differ in what their method was told
+cp -r cocod parts
+printf 'fragments = 4\nslow-momentum = 0.5\nslow-rate = 1\n' >>parts/config
+expect 0 '' "$report" cocod parts -o told.html
+holds told.html 'CoCoD-SGD, k 4, fragments 4, slow-momentum 0.5'
+lacks told.html 'slow-rate 1'
+
 # ---- a forecast ----
 printf '{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":4,"delay":0,"step_s":0.143}\n{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":8,"delay":0,"step_s":9}\n' >plan.jsonl
 expect 0 '' "$report" one block cocod --plan plan.jsonl -o plan.html --picture plan.svg

@@ -41,6 +41,7 @@ typedef struct compressed {
     {                                                                                              \
         .period = k, .delay = d, .mix = 0.25                                                       \
     }
+#define SLOW .slow_momentum = 0.6, .slow_rate = 0.9
 #define QSGD(s) .name = "qsgd", .levels = s, .block = 64
 #define GLOBAL .scope = "global"
 #define FED .feedback = "yes"
@@ -81,11 +82,28 @@ static const compressed list[] = {
     {{"cocod", {.period = 2, .post_local = 0.3, .overlap = true}, 0.9, 0, 0, false, false},
      {.name = "topk", .density = 0.2},
      false},
+    /* the outer model of slow momentum is what changes are told from; fragments travel apart */
+    {{"local", {.period = 2, SLOW}, 0.9, 0, 0, true, true},
+     {.name = "topk", .density = 0.3},
+     false},
+    {{"cocod", {.period = 3, SLOW, .post_local = 0.3}, 0, 0, 0, false, false}, {QSGD(7)}, false},
+    {{"cocod", {.period = 4, .fragments = 3}, 0.9, 0, TS_MOMENTUM_AVERAGE, true, false},
+     {.name = "topk", .density = 0.2},
+     false},
+    {{"cocod", {.period = 3, .fragments = 2, SLOW}, 0, 1e-2, 0, false, false},
+     {.name = "bf16"},
+     false},
+    {{"dasgd", {.period = 3, .delay = 5, .mix = 0.25, .fragments = 3}, 0, 0, 0, false, false},
+     {.name = "randomk", .density = 0.3},
+     false},
 };
 enum { LISTED = sizeof list / sizeof *list };
 static setting settings[LISTED];
 
 static const compressed bad_list[] = {
+    {{"cocod", {.period = 4, .fragments = 2}, 0, 0, 0, false, false},
+     {.name = "topk", .density = 0.1, GLOBAL},
+     false},
     {{LOCAL(2), 0, 0, 0, false, false}, {.name = "dgc", .density = 0.1}, false},
     {{COCOD(2), 0, 0, 0, false, false}, {.name = "dgc", .density = 0.1}, false},
     {{"cocod", {.period = 2, .post_local = 0.5, .overlap = true}, 0, 0, 0, false, false},
@@ -183,7 +201,8 @@ static void to_random(const double *p, double *d, int n, int k, bool whole_part,
 
 typedef struct channel {
     models residual, velocity;
-    double anchor[N];
+    double anchor[N], v[N]; /* v: the anchor's momentum */
+    double outer_momentum, outer_rate;
     uint64_t calls;
     int messages; /* of a step */
     bool changes; /* of models; else gradients */
@@ -319,18 +338,38 @@ static void update(const channel *l, everything *now, models g)
         }
 }
 
-/* What an averaging started after a step has snapped and, on comm, made of it. */
+/* What an averaging started after a step has snapped and, on comm, made of it, of elements [at,
+ * end). */
 typedef struct flight {
     everything then, average;
     bool started;
+    int at, end;
 } flight;
 
-static void start(channel *l, const everything *now, flight *f)
+/* The fragment whose averages start t steps after the method's first; -1 for none. */
+static int fragment_at(const setting *s, int t)
 {
-    double m[N], s[N];
+    int all = s->config.fragments ? (int)s->config.fragments : 1, k = (int)s->config.period;
+    for (int p = 0; p < all; p++)
+        if (t % k == p * k / all) return p;
+    return -1;
+}
+
+static void start(channel *l, const everything *now, int p, flight *f)
+{
+    double m[N], s[N], z[N];
+    int all = l->s->config.fragments ? (int)l->s->config.fragments : 1;
     f->then = f->average = *now;
     f->started = true;
-    exchange(l, f->average.x, 0, N);
+    f->at = N / 64 * p / all * 64;
+    f->end = N / 64 * (p + 1) / all * 64;
+    memcpy(z, l->anchor, sizeof z);
+    exchange(l, f->average.x, f->at, f->end - f->at);
+    for (int i = f->at; l->outer_rate != 0 && i < f->end; i++) { /* it moves by momentum */
+        l->v[i] = l->outer_momentum * l->v[i] + (l->anchor[i] - z[i]);
+        l->anchor[i] = z[i] + l->outer_rate * l->v[i];
+        for (int r = 0; r < l->size; r++) f->average.x[r][i] = l->anchor[i];
+    }
     mean_of(l->s, f->then.m, l->size, m);
     mean_of(l->s, f->then.s, l->size, s);
     for (int r = 0; r < l->size; r++) {
@@ -339,12 +378,13 @@ static void start(channel *l, const everything *now, flight *f)
     }
 }
 
-static void merge_one(const setting *s, double *x, const double *y, const double *a)
+static void merge_one(const setting *s, double *x, const double *y, const double *a, int at,
+                      int end)
 {
     double xi = !strcmp(s->algorithm, "dasgd") ? s->config.mix : 0;
     if (!strcmp(s->algorithm, "overlap-local")) xi = 1 - s->config.pull;
     bool corrected = !strcmp(s->algorithm, "cocod");
-    for (int i = 0; i < N; i++)
+    for (int i = at; i < end; i++)
         x[i] = corrected ? a[i] + (x[i] - y[i]) : xi * x[i] + (1 - xi) * a[i];
 }
 
@@ -352,10 +392,10 @@ static void merge(const setting *s, int size, everything *now, flight *f)
 {
     f->started = false;
     for (int r = 0; r < size; r++) {
-        merge_one(s, now->x[r], f->then.x[r], f->average.x[r]);
+        merge_one(s, now->x[r], f->then.x[r], f->average.x[r], f->at, f->end);
         if (s->policy == TS_MOMENTUM_ZERO) memset(now->m[r], 0, sizeof now->m[r]);
         if (s->policy == TS_MOMENTUM_AVERAGE)
-            merge_one(s, now->m[r], f->then.m[r], f->average.m[r]);
+            merge_one(s, now->m[r], f->then.m[r], f->average.m[r], f->at, f->end);
         if (s->average_statistics) memcpy(now->s[r], f->average.s[r], sizeof now->s[r]);
     }
 }
@@ -407,39 +447,29 @@ static void simulate_model_method(const problem *p, const setting *s, int size,
     static everything now;
     static flight flights[STEPS + 1];
     static channel l, first_part;
-    static models g, v;
+    static models g;
     const char *name = s->algorithm;
     int k = (int)s->config.period, d = (int)s->config.delay;
     int first = (int)lround(s->config.post_local * STEPS);
     bool anchored = !strcmp(name, "overlap-local");
     for (int t = 0; t <= STEPS; t++) flights[t].started = false;
     start_everything(p, &now);
-    memset(v, 0, sizeof v);
     begin_link(&l, s, size, 1, true, now.x[0]);
+    l.outer_momentum = anchored ? s->config.anchor_momentum : s->config.slow_momentum;
+    l.outer_rate = anchored ? 1 : s->config.slow_rate;
     begin_link(&first_part, s, size, s->config.overlap ? 2 : 1, false, now.x[0]);
-    if (anchored) start(&l, &now, &flights[0]);
+    if (anchored) start(&l, &now, 0, &flights[0]);
     for (int t = 1; t <= STEPS; t++) {
         simulate_gradients(p, size, &now, g);
         if (t <= first) exchange_gradients(&first_part, s, g);
         update(&l, &now, g);
         if (t == first) memcpy(l.anchor, now.x[0], sizeof l.anchor);
         int u = t - first; /* the method's own steps */
-        bool due = u > 0 && u % k == 0;
-        int from = !strcmp(name, "local") && due ? t
-                   : !strcmp(name, "dasgd")      ? t - d
-                   : due                         ? t - k
-                                                 : -1;
-        if (from == t) start(&l, &now, &flights[t]);
+        int due = u > 0 ? fragment_at(s, u) : -1;
+        int from = !strcmp(name, "local") ? t : !strcmp(name, "dasgd") ? t - d : t - k;
+        if (from == t && due >= 0) start(&l, &now, due, &flights[t]);
         if (from >= 0 && flights[from].started) merge(s, size, &now, &flights[from]);
-        if (due && strcmp(name, "local") != 0) {
-            everything from_here = now;
-            for (int r = 0; anchored && r < size; r++)
-                for (int i = 0; i < N; i++) {
-                    v[r][i] = s->config.anchor_momentum * v[r][i] + (now.x[r][i] - l.anchor[i]);
-                    from_here.x[r][i] = l.anchor[i] + v[r][i];
-                }
-            start(&l, &from_here, &flights[t]);
-        }
+        if (due >= 0 && strcmp(name, "local") != 0) start(&l, &now, due, &flights[t]);
         trajectory[t] = now;
     }
     for (int t = 0; t <= STEPS; t++)

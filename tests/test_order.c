@@ -154,6 +154,15 @@ static const setting settings[] = {
     {"dasgd", {.period = 2, .delay = 3, .mix = 0.25}, TS_MOMENTUM_AVERAGE, false},
     {"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 0.7}, 0, true},
     {"cocod", {.period = 2, .post_local = 0.5, .overlap = true}, 0, false},
+    {"local", {.period = 2, .slow_momentum = 0.5, .slow_rate = 1}, TS_MOMENTUM_AVERAGE, false},
+    {"cocod",
+     {.period = 3, .fragments = 2, .slow_momentum = 0.5, .slow_rate = 1},
+     TS_MOMENTUM_ZERO,
+     true},
+    {"dasgd",
+     {.period = 3, .delay = 4, .mix = 0.25, .merge = "corrected", .fragments = 3},
+     TS_MOMENTUM_AVERAGE,
+     true},
 };
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 

@@ -21,7 +21,7 @@ static ts_plan_forecast forecast(const ts_plan_cluster *c, const char *algorithm
                                  int64_t k, int64_t d)
 {
     ts_plan_forecast f;
-    ts_plan_method m = {algorithm, overlap, k, d};
+    ts_plan_method m = {algorithm, overlap, k, d, 1};
     OK(ts_plan_run(c, &m, 60 * k, &f));
     return f;
 }
@@ -83,6 +83,17 @@ static void test_closed_forms(void **state)
     near(forecast(&slow, "overlap-local", false, 4, 1).step_s, ring / 4);
     f = forecast(&slow, "dasgd", false, 8, 16); /* a delay beyond the period hides all */
     near(f.step_s, 0.1);
+    ts_plan_method streaming = {"cocod", false, 4, 1, 4}; /* a quarter of it beside each step */
+    OK(ts_plan_run(&plain, &streaming, 64, &f));
+    near(f.step_s, 0.1);
+    near(f.comm_s, ts_plan_all_reduce(&plain, plain.bytes / 4));
+    OK(ts_plan_run(&slow, &streaming, 64, &f));
+    near(f.step_s, ts_plan_all_reduce(&slow, slow.bytes / 4));
+    streaming = (ts_plan_method){"dasgd", false, 8, 4, 2}; /* half of it beside 4 steps of 8 */
+    OK(ts_plan_run(&slow, &streaming, 64, &f));
+    near(f.step_s, 0.1);
+    streaming.fragments = 9;
+    assert_int_equal(ts_plan_run(&slow, &streaming, 64, &f), TS_EUSAGE);
     f = forecast(&slow, "dasgd", false, 4, 40); /* but no delay helps a link that is too slow */
     assert_true(f.step_s > 0.99 * ring / 4);
 }
@@ -177,10 +188,12 @@ static void test_refusals(void **state)
     (void)state;
     ts_plan_forecast f;
     ts_plan_cluster c = plain;
-    assert_int_equal(ts_plan_run(&c, &(ts_plan_method){"adam", false, 1, 1}, 10, &f), TS_EUSAGE);
-    assert_int_equal(ts_plan_run(&c, &(ts_plan_method){"cocod", false, 0, 1}, 10, &f), TS_EUSAGE);
+    assert_int_equal(ts_plan_run(&c, &(ts_plan_method){"adam", false, 1, 1, 1}, 10, &f), TS_EUSAGE);
+    assert_int_equal(ts_plan_run(&c, &(ts_plan_method){"cocod", false, 0, 1, 1}, 10, &f),
+                     TS_EUSAGE);
     c.step_s = 0;
-    assert_int_equal(ts_plan_run(&c, &(ts_plan_method){"cocod", false, 1, 1}, 10, &f), TS_EUSAGE);
+    assert_int_equal(ts_plan_run(&c, &(ts_plan_method){"cocod", false, 1, 1, 1}, 10, &f),
+                     TS_EUSAGE);
 }
 
 int main(void)

@@ -220,6 +220,35 @@ static void merge_is_exact_where_it_matters(void **state)
     assert_int_equal(ts_vector_merge(stream, &merge), TS_EUSAGE);
 }
 
+/* v <- momentum v + (z - average) ; z <- z - rate v ; average <- z, where z is x and v is m. */
+static void outer_is_slow_momentum(void **state)
+{
+    for (int change = 0; change < 2; change++)
+        for (int i = 0; i < COUNTS; i++) {
+            setup(state);
+            ts_outer outer = {.n = counts[i],
+                              .z = x,
+                              .v = m,
+                              .average = g,
+                              .momentum = 0.7f,
+                              .rate = 0.9f,
+                              .change = change};
+            for (size_t e = 0; e < MOST; e++)
+                g[e] = average[e] - (change && e < outer.n ? x[e] : 0);
+            OK(ts_vector_outer(stream, &outer));
+            OK(ts_stream_sync(stream));
+            for (size_t e = 0; e < outer.n; e++) {
+                double v = (double)0.7f * before_m[e] + ((double)before_x[e] - average[e]);
+                assert_close(m[e], v, "v", e);
+                assert_close(x[e], before_x[e] - (double)0.9f * v, "z", e);
+            }
+            assert_memory_equal(g, x, outer.n * sizeof *g);
+            assert_rest(x, before_x, outer.n);
+            assert_rest(m, before_m, outer.n);
+            assert_rest(g, average, outer.n);
+        }
+}
+
 /* Rounding to nearest even, by the definition: no bf16 is nearer, and of two the even one. */
 static void bf16_rounds_to_nearest_even(void **state)
 {
@@ -267,7 +296,7 @@ static void scales(void **state)
 /* ---- threads -------------------------------------------------------------------------------- */
 
 typedef struct outcome {
-    float x[3][MOST], m[MOST];
+    float x[4][MOST], m[MOST];
     uint16_t shadow[MOST];
     double sum;
     int threads;
@@ -328,6 +357,12 @@ static void run_everything(void **state, int threads, outcome *o)
                       .c = -0.9f};
     OK(ts_vector_merge(stream, &merge));
     OK(ts_stream_copy(stream, o->x[1], x, MOST * sizeof *x));
+    ts_outer outer = {
+        .n = MOST - 5, .z = x, .v = m, .average = average, .momentum = 0.6f, .rate = 0.8f};
+    OK(ts_vector_outer(stream, &outer));
+    outer.change = true;
+    OK(ts_vector_outer(stream, &outer));
+    OK(ts_stream_copy(stream, o->x[3], average, MOST * sizeof *x));
     OK(ts_vector_scale(stream, MOST - 9, x, 1.7f));
     OK(ts_vector_to_bf16(stream, MOST - 11, shadow, x));
     OK(ts_stream_copy(stream, o->shadow, shadow, MOST * sizeof *shadow));
@@ -389,6 +424,7 @@ int main(void)
         CASE(the_learning_rate_is_read_late),
         CASE(merge_is_the_sum),
         CASE(merge_is_exact_where_it_matters),
+        CASE(outer_is_slow_momentum),
         CASE(bf16_rounds_to_nearest_even),
         CASE(scales),
         CASE(threads_do_not_show),

@@ -19,6 +19,8 @@ ALGORITHMS = {
     "overlap-local": ("Overlap-Local-SGD", ("period",)),
 }
 LETTERS = {"period": "k", "delay": "d"}
+# what methods that average models may be told beyond that, and how it is when it is not told
+TOLD = {"fragments": "1", "merge": "blend", "slow-momentum": "0", "slow-rate": "1", "post-local": "0"}
 LINES = {
     "window": ("step", "epoch", "samples", "loss", "images_per_second", "compute_s", "exposed_s", "comm_s"),
     "evaluation": ("step", "epoch", "test_accuracy"),
@@ -77,6 +79,13 @@ class Run:
     @property
     def algorithm(self):
         return algorithm_name(self.kind, self.options)
+
+    @property
+    def variant(self):
+        """Of the options that are not in its algorithm's name those that were told."""
+        if "period" not in ALGORITHMS.get(self.kind, ("", ()))[1]:
+            return ""
+        return ", ".join(f"{key} {value}" for key, plain in TOLD.items() if (value := self.config.get(key, plain)) != plain)
 
     @property
     def compression(self):
@@ -297,7 +306,7 @@ def read_runs(folders, notes):
 def names_of(runs):
     """{id of a run: name}: algorithm and options; where runs share that, what else tells them apart."""
     names = {id(run): run.algorithm for run in runs}
-    more = (lambda run: run.compression, lambda run: ranks_text(run.ranks), lambda run: run.model, lambda run: run.label, lambda run: run.type,
+    more = (lambda run: run.variant, lambda run: run.compression, lambda run: ranks_text(run.ranks), lambda run: run.model, lambda run: run.label, lambda run: run.type,
             lambda run: f"batch {run.batch}", lambda run: os.path.basename(os.path.realpath(run.folder)),
             lambda run: run.folder)
     for text in more:
@@ -330,7 +339,8 @@ def read_plan(path, runs, notes):
         kind = kind_of(line.get("algorithm"), line.get("overlap"))
         for run in runs:
             keys = ALGORITHMS.get(run.kind, ("", ()))[1]
-            mine = dict(zip(keys, run.options), model=run.model, label=run.label, ranks=run.ranks)
+            mine = dict(zip(keys, run.options), model=run.model, label=run.label, ranks=run.ranks,
+                        fragments=run.config.get("fragments", "1"))
             if kind == run.kind and all(str(line.get(key, value)) == str(value) for key, value in mine.items()):
                 run.forecast_s = step_s if step_s > 0 else NAN
     if all(math.isnan(run.forecast_s) for run in runs):

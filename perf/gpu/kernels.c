@@ -100,6 +100,11 @@ static ts_status run_merge(void *context, ts_stream *stream)
     return ts_vector_merge(stream, context);
 }
 
+static ts_status run_outer(void *context, ts_stream *stream)
+{
+    return ts_vector_outer(stream, context);
+}
+
 /* Of ResNet18's 11.2 and VGG16's 138.4 million parameters. */
 static void measure_vectors(size_t n)
 {
@@ -125,6 +130,9 @@ static void measure_vectors(size_t n)
     copy snapshot = {v[3], v[0], n * sizeof **v};
     report("sgd", size, time_of(run_sgd, &sgd), (double)n * 22);
     report("merge", size, time_of(run_merge, &merge), (double)n * 18);
+    ts_outer outer = {
+        .n = n, .z = v[0], .v = v[1], .average = v[2], .momentum = 0.5f, .rate = 1};
+    report("outer step", size, time_of(run_outer, &outer), (double)n * 24);
     report("snapshot", size, time_of(run_copy, &snapshot), (double)n * 8);
     ts_bench_release(&bench, control);
     ts_bench_release(&bench, decays);

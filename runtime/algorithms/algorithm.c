@@ -25,10 +25,24 @@ const ts_option ts_algorithm_options[] = {
      "the period"},
     {"mix", TS_OPTION_REAL, offsetof(ts_algorithm_config, mix), "0.25", NULL, 0, 1,
      "xi, share of the local model that a merge keeps: dasgd"},
+    {"merge", TS_OPTION_CHOICE, offsetof(ts_algorithm_config, merge), "blend", "blend|corrected", 0,
+     0,
+     "how the average a of the snapshots y gets into the model x: xi x + (1 - xi) a, or "
+     "x + (1 - xi) (a - y), which loses no local progress: dasgd"},
+    {"fragments", TS_OPTION_INT, offsetof(ts_algorithm_config, fragments), "1", NULL, 1, 64,
+     "P, slices of the model that are averaged in turn, each every k steps: the link is used "
+     "evenly; at most k: cocod, dasgd"},
+    {"slow-momentum", TS_OPTION_REAL, offsetof(ts_algorithm_config, slow_momentum), "0", NULL, 0,
+     0.99999,
+     "beta, SlowMo: momentum of an outer model that the averages move; 0: none: local, cocod, "
+     "dasgd"},
+    {"slow-rate", TS_OPTION_REAL, offsetof(ts_algorithm_config, slow_rate), "1", NULL, 1e-6, 10,
+     "alpha, how far the outer model moves, 1: to the average and by the momentum: local, cocod, "
+     "dasgd"},
     {"pull", TS_OPTION_REAL, offsetof(ts_algorithm_config, pull), "0.6", NULL, 0, 1,
      "alpha, share of the way to the anchor that a rank is pulled: overlap-local"},
     {"anchor-momentum", TS_OPTION_REAL, offsetof(ts_algorithm_config, anchor_momentum), "0.7", NULL,
-     0, 0.99999, "beta, momentum of the anchor: overlap-local"},
+     0, 0.99999, "beta, momentum of the anchor, as slow-momentum: overlap-local"},
     {"post-local", TS_OPTION_REAL, offsetof(ts_algorithm_config, post_local), "0", NULL, 0, 1,
      "share of the run, like a milestone, that is S-SGD before models are averaged: local, cocod, "
      "dasgd, overlap-local"},

@@ -94,10 +94,14 @@ struct ts_algorithm_ops {
 
 /* The options of all algorithms; each reads its own. */
 typedef struct ts_algorithm_config {
-    int64_t period; /* k; 0, as --period auto is kept, is settled before an algorithm opens */
-    int64_t delay;  /* d; the same */
-    double mix;     /* xi: the share of the local model that a merge keeps */
-    bool overlap;   /* ssgd: all-reduce buckets during backward */
+    int64_t period;       /* k; 0, as --period auto is kept, is settled before an algorithm opens */
+    int64_t delay;        /* d; the same */
+    double mix;           /* xi: the share of the local model that a merge keeps */
+    const char *merge;    /* dasgd: "blend" (or NULL), "corrected" */
+    int64_t fragments;    /* cocod, dasgd: P; 0 is 1 */
+    double slow_momentum; /* local, cocod, dasgd: beta of the outer model */
+    double slow_rate;     /* alpha; 0 and 0, or 0 and 1: models are merged with the average */
+    bool overlap;         /* ssgd: all-reduce buckets during backward */
     int64_t synchronous_steps; /* pipe, od: at the start */
     double local_rate;         /* od: of a rank's own step, as a factor of the learning rate */
     double pull;               /* overlap-local: alpha */

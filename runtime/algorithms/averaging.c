@@ -3,118 +3,76 @@
  * An average is made out of place when the snapshot must survive it, else in place in the
  * average's own buffer. No stream waits more than once for the same thing: the snapshot of a slot
  * cannot meet its last average still being read by comm, because compute waited for that average
- * when it merged it, and a slot is used again only after its merge. */
+ * when it merged it, and a slot's fragment is used again only after its merge. */
 #include "runtime/algorithms/averaging.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "runtime/algorithms/exchange.h"
+#include "runtime/algorithms/flight.h"
 #include "runtime/device/vector.h"
-
-/* One vector that is averaged: parameters, momentum or statistics. */
-typedef struct vector {
-    const char *name;
-    float *x;
-    size_t n;
-    ts_part_kind kind;
-    bool corrected; /* by its snapshot */
-} vector;
-
-typedef struct slot {
-    float *snapshot[3], *average[3]; /* of each vector; snapshot NULL where not corrected */
-    ts_event *arrived;
-} slot;
-
-/* What a checkpoint must know beside the vectors. */
-typedef struct counts {
-    int64_t started, merged;
-} counts;
 
 struct ts_averaging {
     ts_worker worker;
-    vector vectors[3];
-    int n_vectors, n_slots;
-    slot *slots;
+    ts_averaging_rule rule;
+    ts_flights flights;
     ts_event *snapped;
-    ts_slice all;
     ts_exchange *exchange; /* of the parameters; what else is averaged travels as it is */
-    counts counts;
-    float *velocity,
-        anchor_momentum; /* of the anchor, which lies in the average; NULL: no anchor */
+    struct {
+        int64_t started, merged;
+    } counts; /* what a checkpoint must know beside the vectors */
 };
 
-static void list_vectors(ts_averaging *a, bool corrected)
+int64_t ts_averaging_in_flight(const ts_averaging_rule *r)
 {
-    const ts_flat *f = a->worker.flat;
-    a->vectors[a->n_vectors++] =
-        (vector){"parameters", f->parameters, f->n, TS_PART_PARAMETERS, corrected};
-    if (a->worker.momentum_policy == TS_MOMENTUM_AVERAGE)
-        a->vectors[a->n_vectors++] =
-            (vector){"momentum", f->momentum, f->n, TS_PART_PARAMETERS, corrected};
-    /* Statistics are replaced by their average: a correction could make a variance negative, and
-     * training does not read them. */
-    if (a->worker.average_statistics && f->n_statistics)
-        a->vectors[a->n_vectors++] =
-            (vector){"statistics", f->statistics, f->n_statistics, TS_PART_STATISTICS, false};
+    return r->delay ? (r->delay + r->period - 1) / r->period : 1;
 }
 
-static ts_status open_slot(ts_averaging *a, slot *s)
+bool ts_averaging_slow(const ts_averaging_rule *r)
 {
-    TS_TRY(ts_event_open(a->worker.device, &s->arrived));
-    for (int v = 0; v < a->n_vectors; v++) {
-        const vector *x = &a->vectors[v];
-        TS_TRY(ts_worker_zeros(&a->worker, x->n, &s->average[v]));
-        if (x->corrected) TS_TRY(ts_worker_zeros(&a->worker, x->n, &s->snapshot[v]));
-    }
-    return TS_OK;
+    return r->slow_momentum != 0 || (r->slow_rate != 0 && r->slow_rate != 1);
 }
 
-ts_status ts_averaging_open(const ts_worker *worker, int in_flight, bool corrected,
+/* ---- open, close, state ---- */
+
+static ts_status open_all(ts_averaging *a)
+{
+    const ts_averaging_rule *r = &a->rule;
+    const ts_worker *w = &a->worker;
+    ts_flights *f = &a->flights;
+    TS_TRY(ts_flights_open(w, r->corrected, (int)ts_averaging_in_flight(r),
+                           r->fragments ? r->fragments : 1, f));
+    TS_TRY(ts_event_open(w->device, &a->snapped));
+    TS_TRY(ts_exchange_open(w, f->fragments, f->n_fragments, true, &a->exchange));
+    return ts_averaging_slow(r) && w->size > 1
+               ? ts_exchange_slow(a->exchange, r->slow_momentum, r->slow_rate)
+               : TS_OK;
+}
+
+ts_status ts_averaging_open(const ts_worker *worker, const ts_averaging_rule *rule,
                             ts_averaging **averaging_p)
 {
-    ts_status status;
     ts_averaging *a = calloc(1, sizeof *a);
     TS_NEED(a, TS_ENOMEM, "no memory for averaging");
     a->worker = *worker;
-    list_vectors(a, corrected);
-    a->slots = calloc((size_t)in_flight, sizeof *a->slots);
-    if (!a->slots) {
-        status = TS_ERROR(TS_ENOMEM, "no memory for %d averages in flight", in_flight);
-        goto fail;
+    a->rule = *rule;
+    ts_status status = open_all(a);
+    if (status) {
+        ts_stream_sync(worker->compute); /* which may still be filling what is released now */
+        ts_averaging_close(a);
+        return ts_status_pass(__FILE__, __LINE__, status);
     }
-    a->n_slots = in_flight;
-    a->all = (ts_slice){0, worker->flat->n};
-    TS_TRY_TO(status, fail, ts_event_open(worker->device, &a->snapped));
-    TS_TRY_TO(status, fail, ts_exchange_open(worker, &a->all, 1, true, &a->exchange));
-    for (int i = 0; i < in_flight; i++) TS_TRY_TO(status, fail, open_slot(a, &a->slots[i]));
     *averaging_p = a;
     return TS_OK;
-fail:
-    ts_averaging_close(a);
-    return status;
-}
-
-ts_status ts_averaging_anchor(ts_averaging *a, float momentum)
-{
-    a->anchor_momentum = momentum;
-    return ts_worker_zeros(&a->worker, a->vectors[0].n, &a->velocity);
 }
 
 void ts_averaging_close(ts_averaging *a)
 {
     if (!a) return;
-    ts_device_release(a->worker.device, TS_MEMORY_DEVICE, a->velocity);
-    for (int i = 0; i < a->n_slots; i++) {
-        for (int v = 0; v < a->n_vectors; v++) {
-            ts_device_release(a->worker.device, TS_MEMORY_DEVICE, a->slots[i].snapshot[v]);
-            ts_device_release(a->worker.device, TS_MEMORY_DEVICE, a->slots[i].average[v]);
-        }
-        ts_event_close(a->slots[i].arrived);
-    }
     ts_exchange_close(a->exchange);
     ts_event_close(a->snapped);
-    free(a->slots);
+    ts_flights_close(&a->flights);
     free(a);
 }
 
@@ -123,114 +81,97 @@ ts_status ts_averaging_begin(ts_averaging *a)
     return ts_exchange_begin(a->exchange);
 }
 
-static ts_status move_anchor(ts_averaging *a, float *anchor)
+/* The counts' name tells the number of fragments, so that a run of another does not take them. */
+int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
 {
-    const vector *x = &a->vectors[0];
-    ts_merge velocity = {.n = x->n,
-                         .x = a->velocity,
-                         .average = x->x,
-                         .snapshot = anchor,
-                         .a = a->anchor_momentum,
-                         .b = 1,
-                         .c = -1};
-    ts_merge move = {.n = x->n, .x = anchor, .average = a->velocity, .a = 1, .b = 1};
-    TS_TRY(ts_vector_merge(a->worker.compute, &velocity));
-    return ts_vector_merge(a->worker.compute, &move);
+    int n = ts_exchange_state(a->exchange, parts, 0, max);
+    if (a->rule.delay == 0) return n; /* nothing is ever in flight */
+    ts_part *counts = &parts[n++];
+    *counts = (ts_part){"counts", TS_PART_HOST, &a->counts, sizeof a->counts};
+    if (a->flights.n_fragments > 1)
+        snprintf(counts->name, sizeof counts->name, "counts.fragments%d", a->flights.n_fragments);
+    return ts_flights_state(&a->flights, parts, n, max);
 }
 
-static ts_status take_snapshot(ts_averaging *a, const slot *s, int64_t round)
+/* ---- start ---- */
+
+static ts_status take_snapshot(ts_averaging *a, const ts_flight *f)
 {
-    for (int v = 0; v < a->n_vectors; v++) {
-        const vector *x = &a->vectors[v];
-        float *to = s->snapshot[v] ? s->snapshot[v] : s->average[v];
-        if (v == 0 && a->velocity && round)
-            TS_TRY(move_anchor(a, to));
-        else
-            TS_TRY(ts_stream_copy(a->worker.compute, to, x->x, x->n * sizeof(float)));
+    for (int v = 0; v < a->flights.n_vectors; v++) {
+        ts_slice s = f->slices[v];
+        TS_TRY(ts_stream_copy(a->worker.compute, f->snapshot[v] + s.at,
+                              a->flights.vectors[v].x + s.at, s.n * sizeof(float)));
     }
     return TS_OK;
 }
 
-ts_status ts_averaging_start(ts_averaging *a)
+static ts_status average(ts_averaging *a, const ts_flight *f, float learning_rate)
 {
-    const ts_worker *w = &a->worker;
-    int64_t round = a->counts.started++;
-    slot *s = &a->slots[round % a->n_slots];
-    TS_NEED(a->counts.started - a->counts.merged <= a->n_slots, TS_EUSAGE,
-            "round %lld: more than %d averages in flight", (long long)round, a->n_slots);
-    TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_MERGE, round));
-    TS_TRY(take_snapshot(a, s, round));
-    TS_TRY(ts_trace_end(w->trace, w->compute, TS_SPAN_MERGE));
-    TS_TRY(ts_stream_after(a->snapped, w->compute, w->comm));
-    TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, round));
-    for (int v = 0; v < a->n_vectors; v++) {
-        const float *from = s->snapshot[v] ? s->snapshot[v] : s->average[v];
-        TS_TRY(v ? ts_worker_mean(w, s->average[v], from, a->vectors[v].n)
-                 : ts_exchange_mean(a->exchange, 0, s->average[v], from));
+    TS_TRY(
+        ts_exchange_agree(a->exchange, f->fragment, f->average[0], f->snapshot[0], learning_rate));
+    for (int v = 1; v < a->flights.n_vectors; v++) {
+        ts_slice s = f->slices[v];
+        if (s.n)
+            TS_TRY(ts_worker_mean(&a->worker, f->average[v] + s.at, f->snapshot[v] + s.at, s.n));
     }
-    TS_TRY(ts_trace_end(w->trace, w->comm, TS_SPAN_COMM));
-    return ts_event_record(s->arrived, w->comm);
+    return TS_OK;
 }
 
-static ts_status merge_vector(ts_averaging *a, const slot *s, int v, float keep)
+ts_status ts_averaging_start(ts_averaging *a, float learning_rate)
 {
     const ts_worker *w = &a->worker;
-    const vector *x = &a->vectors[v];
-    if (x->kind == TS_PART_STATISTICS) keep = 0;
-    ts_merge merge = {.n = x->n,
-                      .x = x->x,
-                      .shadow = x->x == w->flat->parameters ? w->flat->shadow : NULL,
-                      .average = s->average[v],
-                      .snapshot = s->snapshot[v],
+    int most = a->flights.n_slots * a->flights.n_fragments;
+    ts_flight f = ts_flights_of(&a->flights, a->counts.started++);
+    TS_NEED(a->counts.started - a->counts.merged <= most, TS_EUSAGE,
+            "average %lld: more than %d in flight", (long long)f.number, most);
+    TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_MERGE, f.number));
+    TS_TRY(take_snapshot(a, &f));
+    TS_TRY(ts_trace_end(w->trace, w->compute, TS_SPAN_MERGE));
+    TS_TRY(ts_stream_after(a->snapped, w->compute, w->comm));
+    TS_TRY(ts_trace_begin(w->trace, w->comm, TS_SPAN_COMM, f.number));
+    TS_TRY(average(a, &f, learning_rate));
+    TS_TRY(ts_trace_end(w->trace, w->comm, TS_SPAN_COMM));
+    return ts_event_record(f.arrived, w->comm);
+}
+
+/* ---- merge ---- */
+
+static ts_status merge_vector(ts_averaging *a, const ts_flight *f, int v)
+{
+    const ts_worker *w = &a->worker;
+    const ts_averaged *x = &a->flights.vectors[v];
+    size_t at = f->slices[v].at;
+    float keep = x->kind == TS_PART_STATISTICS ? 0 : a->rule.keep;
+    bool shadowed = v == 0 && w->flat->shadow;
+    ts_merge merge = {.n = f->slices[v].n,
+                      .x = x->x + at,
+                      .shadow = shadowed ? w->flat->shadow + at : NULL,
+                      .average = f->average[v] + at,
+                      .snapshot = x->corrected ? f->snapshot[v] + at : NULL,
                       .a = x->corrected ? 1 : keep,
-                      .b = x->corrected ? 1 : 1 - keep,
-                      .c = x->corrected ? -1 : 0};
+                      .b = 1 - keep,
+                      .c = x->corrected ? keep - 1 : 0};
     return ts_vector_merge(w->compute, &merge);
 }
 
-ts_status ts_averaging_merge(ts_averaging *a, float keep)
+ts_status ts_averaging_merge(ts_averaging *a)
 {
     const ts_worker *w = &a->worker;
     if (a->counts.merged == a->counts.started) return TS_OK;
-    int64_t round = a->counts.merged++;
-    slot *s = &a->slots[round % a->n_slots];
-    TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_WAIT, round));
-    TS_TRY(ts_event_wait(s->arrived, w->compute));
+    ts_flight f = ts_flights_of(&a->flights, a->counts.merged++);
+    ts_slice s = f.slices[0];
+    TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_WAIT, f.number));
+    TS_TRY(ts_event_wait(f.arrived, w->compute));
     TS_TRY(ts_trace_end(w->trace, w->compute, TS_SPAN_WAIT));
-    TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_MERGE, round));
-    for (int v = 0; v < a->n_vectors; v++) TS_TRY(merge_vector(a, s, v, keep));
+    TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_MERGE, f.number));
+    for (int v = 0; v < a->flights.n_vectors; v++) TS_TRY(merge_vector(a, &f, v));
     if (w->momentum_policy == TS_MOMENTUM_ZERO)
-        TS_TRY(ts_stream_fill(w->compute, w->flat->momentum, 0, w->flat->n * sizeof(float)));
+        TS_TRY(ts_stream_fill(w->compute, w->flat->momentum + s.at, 0, s.n * sizeof(float)));
     return ts_trace_end(w->trace, w->compute, TS_SPAN_MERGE);
 }
 
-ts_status ts_averaging_drain(ts_averaging *a, float keep)
+ts_status ts_averaging_drain(ts_averaging *a)
 {
-    while (a->counts.merged < a->counts.started) TS_TRY(ts_averaging_merge(a, keep));
+    while (a->counts.merged < a->counts.started) TS_TRY(ts_averaging_merge(a));
     return TS_OK;
-}
-
-int ts_averaging_idle_state(ts_averaging *a, ts_part *parts, int max)
-{
-    return ts_exchange_state(a->exchange, parts, 0, max);
-}
-
-int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
-{
-    int n = ts_averaging_idle_state(a, parts, max);
-    parts[n++] = (ts_part){"counts", TS_PART_HOST, &a->counts, sizeof a->counts};
-    if (a->velocity)
-        parts[n++] =
-            (ts_part){"velocity", TS_PART_PARAMETERS, a->velocity, a->vectors[0].n * sizeof(float)};
-    for (int i = 0; i < a->n_slots; i++)
-        for (int v = 0; v < a->n_vectors; v++)
-            for (int snapshot = 0; snapshot < 2 && n < max; snapshot++) {
-                float *at = snapshot ? a->slots[i].snapshot[v] : a->slots[i].average[v];
-                if (!at) continue;
-                ts_part *p = &parts[n++];
-                *p = (ts_part){"", a->vectors[v].kind, at, a->vectors[v].n * sizeof(float)};
-                snprintf(p->name, sizeof p->name, "%s%d.%s", snapshot ? "snapshot" : "average", i,
-                         a->vectors[v].name);
-            }
-    return n;
 }

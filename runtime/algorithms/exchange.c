@@ -14,9 +14,11 @@ struct ts_exchange {
     int n_slices, n_stages;
     bool feedback, bf16, scatters;
     ts_compressor **compressors; /* [n_slices][n_stages], the stages of the density's warm-up */
-    float *residual, *velocity, *anchor; /* flat vectors, or NULL */
-    float *wires;                        /* encodings of all ranks */
-    int64_t calls;                       /* of ts_exchange_mean */
+    float *residual, *velocity, *anchor;    /* flat vectors, or NULL; anchor is z */
+    float *wires;                           /* encodings of all ranks */
+    int64_t calls;                          /* of compressed exchanges */
+    float *slow;                            /* v, a flat vector; NULL: z is the last average */
+    float slow_momentum, slow_rate, *rates; /* [n_slices] learning rate of a slice's v */
 };
 
 /* ---- open ---- */
@@ -98,8 +100,8 @@ static ts_status open_all(ts_exchange *x, bool changes)
             x->ops->name);
     TS_NEED(
         !global || x->ops->layerless || x->n_slices == 1, TS_EUSAGE,
-        "--scope global encodes all as one vector, but here it travels in %d parts, each as soon "
-        "as it is made: add --overlap no",
+        "--scope global encodes all as one vector, but here it travels in %d parts: add --overlap "
+        "no to ssgd, or --fragments 1",
         x->n_slices);
     TS_NEED(w->size < TS_COMPRESS_RANKS_MAX, TS_EUSAGE, "compression on %d ranks; at most %d",
             w->size, TS_COMPRESS_RANKS_MAX - 1);
@@ -133,15 +135,29 @@ ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int 
     return TS_OK;
 }
 
+ts_status ts_exchange_slow(ts_exchange *x, float momentum, float rate)
+{
+    const ts_worker *w = &x->worker;
+    x->slow_momentum = momentum;
+    x->slow_rate = rate;
+    x->rates = calloc((size_t)x->n_slices, sizeof *x->rates);
+    TS_NEED(x->rates, TS_ENOMEM, "no memory for %d slices", x->n_slices);
+    TS_TRY(ts_worker_zeros(w, w->flat->n, &x->slow));
+    if (!x->anchor) TS_TRY(ts_worker_zeros(w, w->flat->n, &x->anchor));
+    TS_TRY(ts_exchange_begin(x));
+    return ts_stream_sync(w->compute); /* comm does not wait for compute's fills */
+}
+
 void ts_exchange_close(ts_exchange *x)
 {
     if (!x) return;
-    void *memory[] = {x->wires, x->anchor, x->velocity, x->residual};
+    void *memory[] = {x->slow, x->wires, x->anchor, x->velocity, x->residual};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ts_device_release(x->worker.device, TS_MEMORY_DEVICE, memory[i]);
     for (int i = 0; x->compressors && i < x->n_slices * x->n_stages; i++)
         ts_compressor_close(x->compressors[i]);
     free(x->compressors);
+    free(x->rates);
     free(x);
 }
 
@@ -219,7 +235,26 @@ ts_status ts_exchange_mean(ts_exchange *x, int slice, float *to, const float *fr
     TS_TRY(ts_compressor_encode(compressor, &c, w->comm));
     TS_TRY(travel(x, &c, bytes));
     c.wire = (unsigned char *)x->wires;
+    if (x->slow) c.anchor = NULL; /* ts_exchange_agree moves it */
     return ts_compressor_decode(compressor, &c, w->comm);
+}
+
+ts_status ts_exchange_agree(ts_exchange *x, int slice, float *to, const float *from,
+                            float learning_rate)
+{
+    ts_slice s = x->slices[slice];
+    TS_TRY(ts_exchange_mean(x, slice, to, from));
+    if (!x->slow) return TS_OK;
+    float before = x->rates[slice];
+    ts_outer outer = {.n = s.n,
+                      .z = x->anchor + s.at,
+                      .v = x->slow + s.at,
+                      .average = to + s.at,
+                      .momentum = before > 0 ? x->slow_momentum * (learning_rate / before) : 0,
+                      .rate = x->slow_rate,
+                      .change = x->ops != NULL};
+    x->rates[slice] = learning_rate;
+    return ts_vector_outer(x->worker.comm, &outer);
 }
 
 bool ts_exchange_carries_momentum(const ts_exchange *x)
@@ -237,9 +272,9 @@ static int add(ts_part *parts, int n, int max, ts_part part)
 
 int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
 {
-    if (!x->ops) return n;
     size_t bytes = x->worker.flat->n * sizeof(float);
-    n = add(parts, n, max, (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
+    if (x->ops)
+        n = add(parts, n, max, (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
     if (x->feedback)
         n = add(parts, n, max,
                 (ts_part){"exchange.residual", TS_PART_PARAMETERS, x->residual, bytes});
@@ -248,5 +283,10 @@ int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
                 (ts_part){"exchange.velocity", TS_PART_PARAMETERS, x->velocity, bytes});
     if (x->anchor)
         n = add(parts, n, max, (ts_part){"exchange.anchor", TS_PART_PARAMETERS, x->anchor, bytes});
+    if (!x->slow) return n;
+    n = add(parts, n, max, (ts_part){"exchange.slow", TS_PART_PARAMETERS, x->slow, bytes});
+    n = add(parts, n, max,
+            (ts_part){"exchange.rates", TS_PART_HOST, x->rates,
+                      (size_t)x->n_slices * sizeof *x->rates});
     return n;
 }

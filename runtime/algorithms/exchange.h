@@ -1,13 +1,20 @@
-/* exchange.h - the mean over ranks of a slice of a flat vector, compressed or as it is.
+/* exchange.h - the mean over ranks of a slice of a flat vector, compressed or as it is; of models,
+ * what the ranks agree on from it.
  *
- * Without a compressor it is ts_worker_mean. With one, every rank encodes what it has to tell (a
- * gradient, or how its model has changed) and what its earlier encodings have left out, the
+ * Without a compressor the mean is ts_worker_mean. With one, every rank encodes what it has to tell
+ * (a gradient, or how its model has changed) and what its earlier encodings have left out, the
  * encodings travel, and every rank adds all of them up in the same order:
  *     p_i = v_i - z + e_i ;  c_i = decode(encode(p_i)) ;  e_i <- p_i - c_i
  *     the mean, and for models the new z, is z + mean over ranks of c_j
- * e is error feedback's residual, a rank's own. z is 0 for gradients; for models it is the average
- * that all ranks have agreed on so far, the same bits on each, so that what travels is the change
- * since then. Encoding and decoding are comm's work: compute goes on.
+ * e is error feedback's residual, a rank's own. z is 0 for gradients; for models it is the outer
+ * model, what all ranks have agreed on so far, the same bits on each, so that what travels is the
+ * change since then. Encoding and decoding are comm's work: compute goes on.
+ *
+ * z is the last average, or moves towards it by slow momentum (SlowMo, arXiv:1910.00643, algorithm
+ * 1; lr is the learning rate when the average began):
+ *     u <- beta u + (z - average) / lr ;  z <- z - alpha lr u
+ * With beta = 0 and alpha = 1 that is the average. Kept is v = lr u, so that no rate divides a
+ * model: where it changes, v does by the same factor, and from a rate of 0 on nothing is left.
  *
  * Encodings are gathered, size - 1 of them are sent by each rank; what may be summed on its way
  * (random-k's values, bf16) is reduced instead, for less. */
@@ -26,12 +33,19 @@ ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int 
                            bool changes, ts_exchange **exchange_p);
 void ts_exchange_close(ts_exchange *exchange);
 
+/* For models: z moves by slow momentum. Blocks; once, right after open. */
+ts_status ts_exchange_slow(ts_exchange *exchange, float momentum, float rate);
+
 /* Enqueue on compute: z <- the parameters, again equal on all ranks. Before the first exchange. */
 ts_status ts_exchange_begin(ts_exchange *exchange);
 
 /* Enqueue on comm: to[slice] <- mean over ranks of from[slice], weighted where the worker has a
  * weight. Both are flat vectors, and may be the same one. All ranks get the same bits. */
 ts_status ts_exchange_mean(ts_exchange *exchange, int slice, float *to, const float *from);
+/* Enqueue on comm, for models: to[slice] <- z[slice], moved by the mean over ranks of
+ * from[slice]. */
+ts_status ts_exchange_agree(ts_exchange *exchange, int slice, float *to, const float *from,
+                            float learning_rate);
 
 /* Do gradients come back with their momentum in them? The update must then add none (ts_sgd's
  * `carried`). */

@@ -31,6 +31,7 @@ void ts_device_cuda_version(char *text, size_t bytes)
     }
 STUB(ts_sgd_enqueue)
 STUB(ts_merge_enqueue)
+STUB(ts_outer_enqueue)
 STUB(ts_to_bf16_enqueue)
 STUB(ts_from_bf16_enqueue)
 STUB(ts_scale_enqueue)

@@ -160,6 +160,49 @@ ts_status ts_vector_merge(ts_stream *stream, const ts_merge *merge)
     return TS_OK;
 }
 
+/* ---- outer step ----------------------------------------------------------------------------- */
+
+INLINE void outer_chunk(const ts_outer *k, size_t begin, size_t n, int change)
+{
+    float momentum = k->momentum, rate = k->rate;
+    float *restrict z = k->z + begin, *restrict v = k->v + begin;
+    float *restrict average = k->average + begin;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        average[i] = z[i] = ts_outer_element(z[i], &v[i], average[i], momentum, rate, change);
+}
+
+static ts_status outer_run(const void *args)
+{
+    const ts_outer *k = args;
+#pragma omp parallel for schedule(static) if (k->n >= SERIAL)
+    for (size_t begin = 0; begin < k->n; begin += CHUNK) {
+        size_t n = smaller(CHUNK, k->n - begin);
+        if (k->change)
+            outer_chunk(k, begin, n, 1);
+        else
+            outer_chunk(k, begin, n, 0);
+    }
+    return TS_OK;
+}
+
+static int outer_accesses(const void *args, ts_access *list)
+{
+    const ts_outer *k = args;
+    list[0] = (ts_access){k->z, k->n * sizeof *k->z, true};
+    list[1] = (ts_access){k->v, k->n * sizeof *k->v, true};
+    list[2] = (ts_access){k->average, k->n * sizeof *k->average, true};
+    return 3;
+}
+
+static const ts_kernel outer_kernel = {"vector_outer", outer_run, outer_accesses, ts_outer_enqueue};
+
+ts_status ts_vector_outer(ts_stream *stream, const ts_outer *outer)
+{
+    TS_TRY(ts_stream_launch(stream, &outer_kernel, outer, sizeof *outer));
+    return TS_OK;
+}
+
 /* ---- bf16 ----------------------------------------------------------------------------------- */
 
 static ts_status to_bf16_run(const void *args)

@@ -41,6 +41,18 @@ typedef struct ts_merge {
 } ts_merge;
 ts_status ts_vector_merge(ts_stream *stream, const ts_merge *merge);
 
+/* A step of an outer model by momentum over what ranks have found (SlowMo, arXiv:1910.00643, with
+ * v = learning rate * u):  v <- momentum v + (z - average) ; z <- z - rate v ; average <- z
+ * `average` may hold the change average - z instead. */
+typedef struct ts_outer {
+    size_t n;
+    float *z, *v;
+    float *average;
+    float momentum, rate;
+    bool change;
+} ts_outer;
+ts_status ts_vector_outer(ts_stream *stream, const ts_outer *outer);
+
 /* to[i] <- bf16(from[i]) and back. */
 ts_status ts_vector_to_bf16(ts_stream *stream, size_t n, uint16_t *to, const float *from);
 ts_status ts_vector_from_bf16(ts_stream *stream, size_t n, float *to, const uint16_t *from);

@@ -52,4 +52,13 @@ TS_HD float ts_merge_element(int terms, float x, float average, float snapshot, 
     return terms == TS_MERGE_X ? a * x : fmaf(a, x, sum);
 }
 
+/* An outer step: returns the new z, updates *v. `average` less z is given where `change`. */
+TS_HD float ts_outer_element(float z, float *v, float average, float momentum, float rate,
+                             int change)
+{
+    float v1 = fmaf(momentum, *v, change ? -average : z - average);
+    *v = v1;
+    return fmaf(-rate, v1, z);
+}
+
 #endif

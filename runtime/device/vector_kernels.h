@@ -22,6 +22,7 @@ extern "C" {
 #endif
 ts_status ts_sgd_enqueue(const void *sgd, void *cuda_stream);
 ts_status ts_merge_enqueue(const void *merge, void *cuda_stream);
+ts_status ts_outer_enqueue(const void *outer, void *cuda_stream);
 ts_status ts_to_bf16_enqueue(const void *cast, void *cuda_stream);
 ts_status ts_from_bf16_enqueue(const void *cast, void *cuda_stream);
 ts_status ts_scale_enqueue(const void *scale, void *cuda_stream);

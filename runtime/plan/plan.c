@@ -55,12 +55,13 @@ static ts_status find_schedule(const ts_plan_method *m, ts_plan_method *like)
 {
     char names[128] = "";
     *like = *m;
+    if (!like->fragments) like->fragments = 1;
     for (int i = 0; i < KNOWN; i++) {
         snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "",
                  known[i].name);
         if (strcmp(m->algorithm, known[i].name)) continue;
         like->algorithm = known[i].like;
-        if (known[i].every_step) like->period = 1;
+        if (known[i].every_step) like->period = like->fragments = 1;
         return TS_OK;
     }
     return TS_ERROR(TS_EUSAGE, "no forecast for algorithm \"%s\"; there are %s", m->algorithm,
@@ -170,11 +171,21 @@ static void step_of_buckets(simulation *s)
     wait_for(s, last);
 }
 
+/* Averages that have started by the end of local step t, the first is 1: of each fragment p one
+ * every k steps, the whole part of p k / P steps after those of fragment 0 (periodic.c). */
+static int64_t started(const ts_plan_method *m, int64_t t)
+{
+    int64_t k = m->period, all = m->fragments;
+    if (t < 1) return 0;
+    int64_t later = ((t % k + 1) * all - 1) / k; /* fragments with p k < (t % k + 1) P */
+    return t / k * all + (later < all ? later : all - 1);
+}
+
 /* Local step `step`, 0 the first; the hooks are those of runtime/algorithms. */
 static void advance(simulation *s, int64_t step)
 {
     const char *name = s->m->algorithm;
-    int64_t k = s->m->period, d = s->m->delay, done = step + 1;
+    int64_t k = s->m->period, done = step + 1;
     double whole = ts_plan_all_reduce(s->c, s->c->bytes);
     draw_work(s, step);
     if (!strcmp(name, "ssgd") && s->m->overlap) {
@@ -184,13 +195,12 @@ static void advance(simulation *s, int64_t step)
     compute(s);
     if (!strcmp(name, "ssgd") || (!strcmp(name, "local") && done % k == 0)) {
         wait_for(s, fly(s, latest(s), whole));
-    } else if (!strcmp(name, "cocod") && done % k == 0) {
-        if (s->flown) wait_for(s, s->flown - 1);
-        fly(s, latest(s), whole);
-    } else if (!strcmp(name, "dasgd")) {
+    } else if (!strcmp(name, "cocod") || !strcmp(name, "dasgd")) {
         /* the average of step a is merged after step a + d; the a that are due come in order */
-        if (done > d && (done - d) % k == 0) wait_for(s, (done - d) / k - 1);
-        if (done % k == 0) fly(s, latest(s), whole);
+        int64_t then = done - (!strcmp(name, "cocod") ? k : s->m->delay);
+        if (started(s->m, then) > started(s->m, then - 1)) wait_for(s, started(s->m, then) - 1);
+        if (started(s->m, done) > started(s->m, done - 1))
+            fly(s, latest(s), ts_plan_all_reduce(s->c, s->c->bytes / (double)s->m->fragments));
     }
 }
 
@@ -203,6 +213,10 @@ static ts_status check(const ts_plan_cluster *c, const ts_plan_method *m)
     TS_NEED(m->period > 0 && m->delay > 0 && m->delay / m->period < FLIGHTS - 1, TS_EUSAGE,
             "period %lld and delay %lld must be above 0, and the delay below %d periods",
             (long long)m->period, (long long)m->delay, FLIGHTS - 1);
+    TS_NEED(m->fragments > 0 && m->fragments <= m->period &&
+                (m->delay / m->period + 2) * m->fragments < FLIGHTS,
+            TS_EUSAGE, "%lld fragments do not fit into a period of %lld local steps, one step each",
+            (long long)m->fragments, (long long)m->period);
     return TS_OK;
 }
 
@@ -248,7 +262,7 @@ int64_t ts_plan_delay(int64_t period)
 ts_status ts_plan_excess(const ts_plan_cluster *c, const char *algorithm, int64_t k, int64_t delay,
                          double *excess_p)
 {
-    ts_plan_method m = {algorithm, true, k, delay ? delay : ts_plan_delay(k)};
+    ts_plan_method m = {algorithm, true, k, delay ? delay : ts_plan_delay(k), 1};
     ts_plan_cluster free_links = *c;
     ts_plan_forecast with, without;
     free_links.bytes = 0;

@@ -44,6 +44,7 @@ typedef struct ts_plan_method {
     const char *algorithm; /* by its name in runtime/algorithms */
     bool overlap;          /* ssgd: buckets leave during backward */
     int64_t period, delay; /* what an algorithm does not read is ignored, but above 0 */
+    int64_t fragments;     /* cocod, dasgd: at most period; 0: 1 */
 } ts_plan_method;
 
 typedef struct ts_plan_forecast {

@@ -34,7 +34,7 @@ static ts_status check_fit(ts_trainer *t)
 {
     struct {
         uint64_t signature;
-        int64_t total, batch, share, seed, period, delay, measured, rebalances, weighted;
+        int64_t total, batch, share, seed, period, delay, fragments, measured, rebalances, weighted;
         ts_echo echo;
         char compression[128];
     } shape = {ts_model_signature(t->model),
@@ -44,6 +44,7 @@ static ts_status check_fit(ts_trainer *t)
                t->config->seed,
                t->config->algorithm_config.period,
                t->config->algorithm_config.delay,
+               t->config->algorithm_config.fragments,
                t->shares.measured,
                t->shares.rebalances,
                t->shares.weighted,
@@ -55,7 +56,7 @@ static ts_status check_fit(ts_trainer *t)
              (long long)c->density_warmup);
     TS_TRY(ts_world_same(t->world,
                          "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period, delay, shares, rebalance, echo or compression",
+                         "period, delay, fragments, shares, rebalance, echo or compression",
                          &shape, sizeof shape));
     return ts_world_same(t->world, "the division by shares", t->shares.batches,
                          (size_t)t->world->size * sizeof *t->shares.batches);

@@ -37,9 +37,10 @@ typedef struct measure {
 
 static ts_status open_tuner(tuner *u)
 {
+    static const ts_averaging_rule once = {.period = 1, .delay = 1};
     ts_worker worker = ts_trainer_worker(u->t);
     TS_TRY(ts_rehearsal_open(u->t, &u->rehearsal));
-    return ts_averaging_open(&worker, 1, false, &u->averaging);
+    return ts_averaging_open(&worker, &once, &u->averaging);
 }
 
 /* Nothing is queued any more. */
@@ -60,9 +61,9 @@ static ts_status time_average(tuner *u, double *all, int64_t beside, double *sec
 {
     ts_trainer *t = u->t;
     TS_TRY(t->world->ops->barrier(t->world));
-    TS_TRY(ts_averaging_start(u->averaging));
+    TS_TRY(ts_averaging_start(u->averaging, 1));
     for (int64_t i = 0; i < beside; i++) TS_TRY(ts_step_run(t->local_step));
-    TS_TRY(ts_averaging_merge(u->averaging, 0));
+    TS_TRY(ts_averaging_merge(u->averaging));
     TS_TRY(ts_stream_sync(t->compute));
     TS_TRY(ts_stream_sync(t->comm));
     ts_trace_drain(t->trace, on_comm, u);
@@ -201,6 +202,10 @@ ts_status ts_tune(ts_trainer *t, const char *from)
 {
     int64_t period = t->config->algorithm_config.period, delay = t->config->algorithm_config.delay;
     if (period && delay) return TS_OK;
+    TS_NEED(period || from || t->config->algorithm_config.fragments == 1, TS_EUSAGE,
+            "--period auto measures averages of the whole model, not of %lld fragments: give "
+            "--period, as it is found without --fragments",
+            (long long)t->config->algorithm_config.fragments);
     if (!period && from) {
         int64_t its_delay;
         TS_TRY(ts_checkpoint_schedule(t, from, &period, &its_delay));

@@ -70,6 +70,30 @@ __global__ static void __launch_bounds__(THREADS) merge(ts_merge k, int terms)
     if (k.shadow) k.shadow[rest] = ts_bf16_from_float(x);
 }
 
+__device__ static float stepped(const ts_outer &k, float z, float *v, float average)
+{
+    return ts_outer_element(z, v, average, k.momentum, k.rate, k.change);
+}
+
+__global__ static void __launch_bounds__(THREADS) outer(ts_outer k)
+{
+    FOR_QUADS(q, k.n)
+    {
+        float4 z = ((const float4 *)k.z)[q], v = ((const float4 *)k.v)[q];
+        float4 a = ((const float4 *)k.average)[q];
+        z.x = stepped(k, z.x, &v.x, a.x);
+        z.y = stepped(k, z.y, &v.y, a.y);
+        z.z = stepped(k, z.z, &v.z, a.z);
+        z.w = stepped(k, z.w, &v.w, a.w);
+        ((float4 *)k.z)[q] = z;
+        ((float4 *)k.v)[q] = v;
+        ((float4 *)k.average)[q] = z;
+    }
+    size_t rest = k.n / QUAD * QUAD + threadIdx.x;
+    if (blockIdx.x || rest >= k.n) return;
+    k.average[rest] = k.z[rest] = stepped(k, k.z[rest], &k.v[rest], k.average[rest]);
+}
+
 __global__ static void __launch_bounds__(THREADS) to_bf16(ts_cast k)
 {
     FOR_QUADS(q, k.n)((ushort4 *)k.narrow)[q] = rounded(((const float4 *)k.wide)[q]);
@@ -116,6 +140,13 @@ ts_status ts_merge_enqueue(const void *args, void *cuda_stream)
     merge<<<BLOCKS(k->n), THREADS, 0, (cudaStream_t)cuda_stream>>>(
         *k, ts_merge_terms(k->a, k->b, k->c));
     return TS_CUDA_LAUNCHED("merge");
+}
+
+ts_status ts_outer_enqueue(const void *args, void *cuda_stream)
+{
+    const ts_outer *k = (const ts_outer *)args;
+    outer<<<BLOCKS(k->n), THREADS, 0, (cudaStream_t)cuda_stream>>>(*k);
+    return TS_CUDA_LAUNCHED("outer");
 }
 
 ts_status ts_to_bf16_enqueue(const void *args, void *cuda_stream)
