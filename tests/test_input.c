@@ -24,6 +24,7 @@ static void open_rig(rig *r, double seconds, double echo, const char *at, ts_con
     t->config = &r->config;
     t->device = device;
     t->step = control.step;
+    t->schedule = (ts_schedule){.peak = 1, .total = 1000};
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, "compute", &t->compute));
     OK(ts_trace_open(device, 1024, &t->trace));
     OK(ts_device_alloc(device, TS_MEMORY_DEVICE, sizeof *t->control, (void **)&t->control));
@@ -63,12 +64,11 @@ static void on_span(void *context, const ts_span *span)
 static void run_step(rig *r, ts_control *seen)
 {
     ts_trainer *t = &r->t;
-    ts_schedule schedule = {.peak = 1, .total = 1000};
     ts_echo echo = ts_input_echo(t);
     OK(ts_input_step(r->input));
     OK(ts_stream_sync(t->compute));
     *seen = *t->control;
-    OK(ts_schedule_tick(t->compute, &schedule, BATCH, t->shard.n, &echo, t->control));
+    OK(ts_schedule_tick(t->compute, &t->schedule, BATCH, t->shard.n, &echo, t->control));
     OK(ts_stream_sync(t->compute));
     ts_trace_drain(t->trace, on_span, r);
     t->step++;
@@ -149,6 +149,42 @@ static void test_automatic_in_time(void **state)
     close_rig(&r);
 }
 
+/* Steps that are not counted, while an average is late: the same batch, step and learning rate, up
+ * to its third use; then, and without them, the next batch. */
+static void test_repeat(void **state)
+{
+    ts_control seen, again;
+    rig r;
+    (void)state;
+    open_rig(&r, 1e-9, 0, "example", (ts_control){0});
+    assert_false(ts_input_repeat(r.input)); /* there is no last batch */
+    for (int s = 0; s < 20; s++) {
+        run_step(&r, &seen);
+        assert_true(seen.step == s && position_of(&seen) == s * BATCH && seen.repeats == 0);
+        for (int uses = 1; uses < 1 + s % 3; uses++) {
+            assert_true(ts_input_repeat(r.input));
+            run_step(&r, &again);
+            r.t.step--;
+            OK(ts_input_repeated(r.input));
+            OK(ts_stream_sync(r.t.compute));
+            assert_true(r.t.control->step == s + 1 && r.t.control->repeats == uses);
+            assert_true(again.step == s + 1 && again.repeats == uses);
+            assert_int_equal(position_of(&again), s * BATCH);
+            assert_true(again.learning_rate == ts_schedule_rate(&r.t.schedule, s + 1));
+        }
+        assert_int_equal(ts_input_fresh(&r.t, r.t.control, r.t.step), (s + 1) * BATCH);
+        if (s % 3 == 2) assert_false(ts_input_repeat(r.input));
+    }
+    run_step(&r, &seen);
+    assert_int_equal(seen.echoed, 19); /* 0 + 1 + 2, six times, and 0 + 1 */
+    close_rig(&r);
+    open_rig(&r, 1e-9, 2, "example", (ts_control){0});
+    run_step(&r, &seen);
+    assert_false(ts_input_repeat(r.input)); /* a fixed echo */
+    assert_false(ts_input_repeat(NULL));
+    close_rig(&r);
+}
+
 /* From a checkpoint: a fixed echo goes on where it was, an automatic one takes the next batch. */
 static void test_resume(void **state)
 {
@@ -173,7 +209,8 @@ static void test_resume(void **state)
 static void test_nothing_to_wait_for(void **state)
 {
     ts_config config = {.batch = BATCH, .echo_at = "example"};
-    ts_trainer t = {.config = &config, .device = device};
+    ts_world alone = {.size = 1};
+    ts_trainer t = {.config = &config, .device = device, .world = &alone};
     ts_input *input = (ts_input *)&t;
     ts_augment augment = {0};
     (void)state;
@@ -195,6 +232,7 @@ int main(void)
         cmocka_unit_test(test_automatic),
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_automatic_in_time),
+        cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_nothing_to_wait_for),
     };
     if (ts_device_open(test_device(), 0, &device)) return 1;

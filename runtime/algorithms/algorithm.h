@@ -82,6 +82,9 @@ struct ts_algorithm_ops {
     ts_status (*bucket_ready)(ts_algorithm *algorithm, int bucket);
     ts_status (*before_update)(ts_algorithm *algorithm, int64_t step);
     ts_status (*after_update)(ts_algorithm *algorithm, int64_t step);
+    /* Would the hooks of this step make compute wait for an average that is not there yet? Never
+     * blocks. A caller that has something else to do may put the step off. */
+    bool (*late)(ts_algorithm *algorithm, int64_t step);
     /* The parameters have become others than at open, and are equal on all ranks: what was taken
      * from them is to be taken again. Before the first step (post_local.c). */
     ts_status (*begin)(ts_algorithm *algorithm);

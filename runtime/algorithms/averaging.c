@@ -170,6 +170,12 @@ ts_status ts_averaging_merge(ts_averaging *a)
     return ts_trace_end(w->trace, w->compute, TS_SPAN_MERGE);
 }
 
+bool ts_averaging_late(const ts_averaging *a)
+{
+    if (a->counts.merged == a->counts.started) return false;
+    return !ts_event_done(ts_flights_of(&a->flights, a->counts.merged).arrived);
+}
+
 ts_status ts_averaging_drain(ts_averaging *a)
 {
     while (a->counts.merged < a->counts.started) TS_TRY(ts_averaging_merge(a));

@@ -47,6 +47,8 @@ ts_status ts_averaging_start(ts_averaging *averaging, float learning_rate);
 /* Enqueue: compute waits for the oldest average in flight and merges it, momentum and statistics by
  * their policies. Without one in flight: nothing. */
 ts_status ts_averaging_merge(ts_averaging *averaging);
+/* Is the oldest in flight not made yet? Never blocks. */
+bool ts_averaging_late(const ts_averaging *averaging);
 /* Merge all that is in flight. */
 ts_status ts_averaging_drain(ts_averaging *averaging);
 int ts_averaging_state(ts_averaging *averaging, ts_part *parts, int max);

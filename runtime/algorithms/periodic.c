@@ -115,6 +115,14 @@ ts_status ts_periodic_after_update(ts_algorithm *algorithm, int64_t step)
     return r->delay ? TS_OK : ts_averaging_merge(a->averaging);
 }
 
+bool ts_periodic_late(ts_algorithm *algorithm, int64_t step)
+{
+    const periodic *a = (const periodic *)algorithm;
+    const ts_averaging_rule *r = &a->rule;
+    return algorithm->worker.size > 1 && r->delay && starts(r, step + 1 - r->delay) &&
+           ts_averaging_late(a->averaging);
+}
+
 ts_status ts_periodic_drain(ts_algorithm *algorithm)
 {
     return ts_averaging_drain(((periodic *)algorithm)->averaging);

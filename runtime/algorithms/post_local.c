@@ -51,6 +51,12 @@ static ts_status post_local_after_update(ts_algorithm *algorithm, int64_t step)
     return a->method->ops->begin ? a->method->ops->begin(a->method) : TS_OK;
 }
 
+static bool post_local_late(ts_algorithm *algorithm, int64_t step)
+{
+    post_local *a = (post_local *)algorithm;
+    return a->begun >= 0 && a->method->ops->late(a->method, step - a->begun);
+}
+
 static ts_status post_local_drain(ts_algorithm *algorithm)
 {
     ts_algorithm *method = ((post_local *)algorithm)->method;
@@ -99,6 +105,7 @@ ts_status ts_post_local_open(const ts_worker *worker, const ts_algorithm_config 
         a->ssgd->ops->bucket_ready || method->bucket_ready ? post_local_bucket_ready : NULL;
     a->ops.before_update = post_local_before_update;
     a->ops.after_update = post_local_after_update;
+    a->ops.late = method->late ? post_local_late : NULL;
     a->ops.drain = post_local_drain;
     a->ops.state = post_local_state;
     a->base.ops = &a->ops;

@@ -25,6 +25,7 @@ typedef struct ts_control {
         int64_t samples;
     } evaluated;     /* what these were at the last evaluation; the host writes them */
     int64_t repeats; /* times that an automatic echo has used the batch at `position` before */
+    int64_t echoed;  /* local steps made while an average was late, which `step` does not count */
 } ts_control;
 
 #endif

@@ -39,7 +39,7 @@ static const ts_option data_rows[] = {
      "share of the training set dealt out to ranks sorted by class (non-IID); 0: none"},
     {"echo", TS_OPTION_REAL, AT(echo), "1", "auto", 1, 1000,
      "e, times that each fresh sample is used (data echoing), 1.5 for instance; auto: a batch is "
-     "used again instead of waiting for a late one"},
+     "used again while the next one is late, or an average: cocod, dasgd, overlap-local"},
     {"echo-at", TS_OPTION_CHOICE, AT(echo_at), "example", "example|augmented|batch", 0, 0,
      "what comes back: samples, augmented anew; samples, as they were augmented; whole batches"},
     {"echo-most", TS_OPTION_INT, AT(echo_most), "8", NULL, 1, 1e9,

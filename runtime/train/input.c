@@ -17,6 +17,7 @@ struct ts_input {
     int64_t base, from;     /* a fixed echo's first sample in local step `from` is `base` */
     int64_t first, repeats; /* of the batch in use: its first sample, uses before this one */
     bool moves;             /* an automatic echo's next step takes another batch at any rate */
+    bool again;             /* it takes the same, whatever is there */
 };
 
 ts_echo ts_input_echo(const ts_trainer *t)
@@ -24,7 +25,7 @@ ts_echo ts_input_echo(const ts_trainer *t)
     const ts_config *c = t->config;
     bool automatic = !(c->echo > 0);
     return (ts_echo){.factor = automatic ? 1 : c->echo,
-                     .automatic = automatic && t->feed,
+                     .automatic = automatic && (t->feed || t->world->size > 1),
                      .place = !strcmp(c->echo_at, "batch")       ? TS_ECHO_BATCH
                               : !strcmp(c->echo_at, "augmented") ? TS_ECHO_AUGMENTED
                                                                  : TS_ECHO_EXAMPLE};
@@ -52,19 +53,19 @@ ts_status ts_input_open(ts_trainer *t, ts_input **input_p)
 {
     ts_control control;
     *input_p = NULL;
-    if (!t->feed) return TS_OK;
+    if (!t->feed && !ts_input_echo(t).automatic) return TS_OK;
     TS_TRY(ts_stream_copy(t->compute, &control, t->control, sizeof control));
     TS_TRY(ts_stream_sync(t->compute));
     ts_input *in = calloc(1, sizeof *in);
     TS_NEED(in, TS_ENOMEM, "no memory for the input");
     in->t = t;
-    in->loader = ts_feed_loader(t->feed);
+    in->loader = t->feed ? ts_feed_loader(t->feed) : NULL;
     in->echo = ts_input_echo(t);
     in->batch = t->shard.batch;
     in->from = t->step;
     in->base = in->first = control.epoch * t->shard.n + control.position;
     in->moves = t->step > 0; /* the checkpoint's last step has used that batch */
-    ts_status status = ts_loader_start(in->loader, in->first);
+    ts_status status = in->loader ? ts_loader_start(in->loader, in->first) : TS_OK;
     if (status) {
         ts_input_close(in);
         return ts_status_pass(__FILE__, __LINE__, status);
@@ -78,28 +79,61 @@ void ts_input_close(ts_input *input)
     free(input);
 }
 
+/* No batch was used by this run yet. */
+static bool begins(const ts_input *in)
+{
+    return in->t->step == in->from;
+}
+
+static bool used_up(const ts_input *in)
+{
+    return in->repeats + 1 >= in->t->config->echo_most;
+}
+
+bool ts_input_repeat(ts_input *in)
+{
+    if (!in || !in->echo.automatic || begins(in) || used_up(in)) return false;
+    in->again = true;
+    return true;
+}
+
+/* To trainer->step, with the window moved. */
+static ts_status move_window(const ts_input *in, int64_t by)
+{
+    const ts_trainer *t = in->t;
+    return ts_schedule_move(t->compute, &t->schedule, t->step, by, in->repeats, in->batch,
+                            t->shard.n, t->control);
+}
+
+ts_status ts_input_repeated(ts_input *in)
+{
+    return move_window(in, 0);
+}
+
 /* The next batch when it is there, or when this one was used often enough; else this one again. */
 static ts_status decide(ts_input *in)
 {
-    const ts_trainer *t = in->t;
-    bool begins = t->step == in->from, there = in->moves;
-    if (!begins) TS_TRY(ts_loader_has(in->loader, in->first + 2 * in->batch, &there));
-    bool move = there || (!begins && in->repeats + 1 >= t->config->echo_most);
+    bool first = begins(in), there = first ? in->moves : true;
+    if (!first && in->loader)
+        TS_TRY(ts_loader_has(in->loader, in->first + 2 * in->batch, &there));
+    bool move = !in->again && (there || (!first && used_up(in)));
     int64_t by = move ? in->batch : 0;
-    in->repeats = move || begins ? 0 : in->repeats + 1;
+    in->repeats = move || first ? 0 : in->repeats + 1;
     in->first += by;
-    return ts_schedule_move(t->compute, by, in->repeats, in->batch, t->shard.n, t->control);
+    in->again = false;
+    return move_window(in, by);
 }
 
 ts_status ts_input_step(ts_input *in)
 {
     const ts_trainer *t = in->t;
-    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_INPUT, -1));
     if (in->echo.automatic)
         TS_TRY(decide(in));
     else
         in->first = in->base + ts_echo_first(&in->echo, t->step, in->batch) -
                     ts_echo_first(&in->echo, in->from, in->batch);
+    if (!in->loader) return TS_OK;
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_INPUT, -1));
     TS_TRY(ts_loader_take(in->loader, in->first, in->first + in->batch, t->compute));
     return ts_trace_end(t->trace, t->compute, TS_SPAN_INPUT);
 }

@@ -1,5 +1,5 @@
 /* input.h - a local step's samples where they may come late: the hook that makes compute wait for
- * them, or, with --echo auto, train on the last batch once more.
+ * them, or, with --echo auto, train on the last batch once more; and so while an average is late.
  *
  * The wait stands in the trace as a span "input" on the compute stream, from when compute comes to
  * it to when the samples are there. The host waits as well while they are being read: that is late
@@ -9,7 +9,7 @@
 
 #include "runtime/train/trainer.h"
 
-/* What --echo and --echo-at say; auto is no echo where samples are never late. */
+/* What --echo and --echo-at say; auto is no echo where nothing is ever late. */
 ts_echo ts_input_echo(const ts_trainer *trainer);
 ts_feed_options ts_input_reading(const ts_config *config, const ts_world *world);
 
@@ -17,11 +17,17 @@ ts_feed_options ts_input_reading(const ts_config *config, const ts_world *world)
  * where samples are never late. Nothing that reads the training set is queued. */
 ts_status ts_input_feed(ts_trainer *trainer);
 /* Begin to read where the control block stands; *input_p is NULL for a trainer without a feed,
- * whose samples are never late. Blocks. */
+ * for which nothing is ever late. Blocks. */
 ts_status ts_input_open(ts_trainer *trainer, ts_input **input_p);
 void ts_input_close(ts_input *input);
 /* Between the begin of local step trainer->step and its batch. Waits only for what is not read. */
 ts_status ts_input_step(ts_input *input);
+
+/* An automatic echo: the step that comes next takes the last one's batch once more. False, and
+ * nothing happens, where that was used often enough, or there is no such echo. */
+bool ts_input_repeat(ts_input *input);
+/* Enqueue: the step that came of it is not counted. */
+ts_status ts_input_repeated(ts_input *input);
 
 /* Fresh samples of this rank that are in use or used up after `step` local steps, `control` being
  * the control block then. */

@@ -37,6 +37,7 @@ typedef struct tally {
 /* A window whose numbers are on their way. */
 typedef struct window {
     int64_t first, last; /* local steps [first, last) */
+    int64_t runs;        /* last, and those that are not counted */
     int64_t sent;        /* bytes */
     ts_control *sums;    /* pinned copy */
     ts_event *copied;
@@ -187,7 +188,7 @@ static void on_span(void *context, const ts_span *span)
     m->seen++;
     if (m->drained < m->opened) {
         window *w = &m->windows[m->drained % PENDING];
-        if (m->seen == w->last) {
+        if (m->seen == w->runs) {
             take_collectives(m);
             w->times = m->open;
             w->times.sent = w->sent;
@@ -300,6 +301,7 @@ static ts_status close_window(ts_metrics *m)
     }
     w->first = m->first;
     w->last = m->first = m->t->step;
+    w->runs = w->last + m->t->echoed;
     w->sent = m->t->communicator->sent_bytes - m->sent;
     m->sent += w->sent;
     TS_TRY(ts_stream_copy(m->t->compute, w->sums, m->t->control, sizeof *w->sums));
@@ -447,7 +449,7 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
         path,
         json_pack("{s:s, s:s, s:I, s:I, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
                   "s:I}, s:o,"
-                  " s:{s:I, s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o, s:o}",
+                  " s:{s:I, s:I, s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o, s:o}",
                   "program", "twinstream", "state", state, "started",
                   (json_int_t)(m->started / 1000000000), "ended",
                   (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(),
@@ -459,7 +461,8 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
                   (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
                   ts_model_forward_macs(t->model, 0, ts_model_nodes(t->model)), "workspace_bytes",
                   (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
-                  "steps", (json_int_t)r->steps, "fresh_samples",
+                  "steps", (json_int_t)r->steps, "echo_steps", (json_int_t)m->before.echoed,
+                  "fresh_samples",
                   fresh_samples(t, &m->before, r->steps), "seconds", r->seconds, "images_per_second",
                   r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
                   real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),

@@ -48,9 +48,9 @@ ts_status ts_schedule_tick(ts_stream *stream, const ts_schedule *schedule, int64
     return ts_stream_launch(stream, &tick_kernel, &t, sizeof t);
 }
 
-ts_status ts_schedule_move(ts_stream *stream, int64_t by, int64_t repeats, int64_t batch,
-                           int64_t share, ts_control *control)
+ts_status ts_schedule_move(ts_stream *stream, const ts_schedule *schedule, int64_t step, int64_t by,
+                           int64_t repeats, int64_t batch, int64_t share, ts_control *control)
 {
-    ts_move m = {by, repeats, batch, share, control};
+    ts_move m = {*schedule, by, repeats, step, batch, share, control};
     return ts_stream_launch(stream, &move_kernel, &m, sizeof m);
 }

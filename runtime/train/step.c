@@ -16,7 +16,8 @@ typedef enum hook {
     HOOK_INPUT, /* not the algorithm's: input.h */
     HOOK_BUCKET,
     HOOK_BEFORE_UPDATE,
-    HOOK_AFTER_UPDATE
+    HOOK_AFTER_UPDATE,
+    HOOK_ALL /* the algorithm's */
 } hook;
 
 /* Device work, then a hook. */
@@ -32,7 +33,8 @@ struct ts_step {
     int n_segments, capacity;
     enum { FIRST, EAGER, READY, RECORDING, RECORDED } state;
     ts_event **behind; /* [run_ahead] ends of the last steps */
-    int64_t run_ahead;
+    int64_t run_ahead, runs;
+    hook silent; /* not called in the run that is being enqueued */
 };
 
 static ts_status call_hook(ts_step *s, hook which, int bucket)
@@ -40,7 +42,8 @@ static ts_status call_hook(ts_step *s, hook which, int bucket)
     static const char *const names[] = {"", "input", "bucket ready", "before update",
                                         "after update"};
     ts_algorithm *a = s->t->algorithm;
-    if (which == HOOK_NONE) return TS_OK;
+    if (which == HOOK_NONE || which == s->silent) return TS_OK;
+    if (s->silent == HOOK_ALL && which != HOOK_INPUT) return TS_OK;
     ts_range_push(s->t->device, names[which]);
     ts_status status = which == HOOK_INPUT           ? ts_input_step(s->t->input)
                        : which == HOOK_BUCKET        ? a->ops->bucket_ready(a, bucket)
@@ -128,12 +131,11 @@ static ts_status replay(ts_step *s)
     return TS_OK;
 }
 
-ts_status ts_step_run(ts_step *s)
+static ts_status run_once(ts_step *s)
 {
     ts_trainer *t = s->t;
-    ts_event *end = s->behind[t->step % s->run_ahead];
+    ts_event *end = s->behind[s->runs++ % s->run_ahead];
     TS_TRY(ts_event_sync(end));
-    t->algorithm->learning_rate = ts_schedule_rate(&t->schedule, t->step);
     ts_range_push(t->device, "local step");
     ts_status status = TS_OK;
     if (s->state == READY) status = capture(s);
@@ -142,9 +144,62 @@ ts_status ts_step_run(ts_step *s)
     TS_TRY(status);
     if (s->state == FIRST)
         s->state = ts_device_can_capture(t->device) && t->config->graphs ? READY : EAGER;
-    TS_TRY(ts_event_record(end, t->compute));
-    t->step++;
+    return ts_event_record(end, t->compute);
+}
+
+/* The end of the last run but `n`, of which the host is at most run_ahead ahead. */
+static ts_event *end_of_run(const ts_step *s, int64_t n)
+{
+    int64_t ahead = s->run_ahead;
+    return s->behind[(s->runs - 1 - (n < ahead ? n : ahead - 1) + ahead) % ahead];
+}
+
+/* Will this step end with a wait for an average, for which there is something else to do? Whether
+ * one is late shows only when compute has nearly come to it. */
+static ts_status find_late(const ts_step *s, bool *late_p)
+{
+    ts_trainer *t = s->t;
+    ts_algorithm *a = t->algorithm;
+    *late_p = (s->state == RECORDED || s->state == EAGER) && ts_input_echo(t).automatic &&
+              a->ops->late && a->ops->late(a, t->step);
+    if (!*late_p) return TS_OK;
+    TS_TRY(ts_event_sync(end_of_run(s, 1)));
+    *late_p = a->ops->late(a, t->step);
     return TS_OK;
+}
+
+/* The step that has just been enqueued has left out its merge. The last batch once more, by steps
+ * that the algorithm does not know of, until the average is there; then the merge. */
+static ts_status merge_when_there(ts_step *s)
+{
+    ts_trainer *t = s->t;
+    ts_algorithm *a = t->algorithm;
+    const int64_t step = t->step - 1;
+    for (;;) {
+        TS_TRY(ts_event_sync(end_of_run(s, 0)));
+        if (!a->ops->late(a, step) || t->step == t->total || !ts_input_repeat(t->input)) break;
+        s->silent = HOOK_ALL;
+        ts_status status = run_once(s);
+        s->silent = HOOK_NONE;
+        TS_TRY(status);
+        TS_TRY(ts_input_repeated(t->input));
+        t->echoed++;
+    }
+    return a->ops->after_update(a, step);
+}
+
+ts_status ts_step_run(ts_step *s)
+{
+    ts_trainer *t = s->t;
+    bool late;
+    TS_TRY(find_late(s, &late));
+    t->algorithm->learning_rate = ts_schedule_rate(&t->schedule, t->step);
+    s->silent = late ? HOOK_AFTER_UPDATE : HOOK_NONE;
+    ts_status status = run_once(s);
+    s->silent = HOOK_NONE;
+    TS_TRY(status);
+    t->step++;
+    return late ? merge_when_there(s) : TS_OK;
 }
 
 ts_status ts_step_open(ts_trainer *trainer, ts_step **step_p)

@@ -32,16 +32,21 @@ TS_HD void ts_tick_run(const ts_tick *t)
     c->learning_rate = ts_schedule_rate(&t->schedule, c->step);
 }
 
-/* What an automatic echo decides before a step. */
+/* What an automatic echo decides before a step; and after one that is not counted. */
 typedef struct ts_move {
-    int64_t by, repeats, batch, share;
+    ts_schedule schedule;
+    int64_t by, repeats, step, batch, share;
     ts_control *control;
 } ts_move;
 
 TS_HD void ts_move_run(const ts_move *m)
 {
-    ts_move_on(m->control, m->by, m->batch, m->share);
-    m->control->repeats = m->repeats;
+    ts_control *c = m->control;
+    ts_move_on(c, m->by, m->batch, m->share);
+    c->repeats = m->repeats;
+    c->echoed += c->step > m->step; /* the last one is not counted */
+    c->step = m->step;
+    c->learning_rate = ts_schedule_rate(&m->schedule, c->step);
 }
 
 #ifdef __cplusplus

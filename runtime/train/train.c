@@ -406,8 +406,9 @@ static void announce(const ts_trainer *t)
     ts_ranks_announce(t);
     if (c->echo > 1)
         ts_info("each fresh sample is used %g times (%s)", c->echo, c->echo_at);
-    else if (!(c->echo > 0) && t->feed)
-        ts_info("a batch is used again when the next is late, %lld times at most (%s)",
+    else if (ts_input_echo(t).automatic)
+        ts_info("a batch is used again while the next one or an average is late, %lld times at "
+                "most (%s)",
                 (long long)c->echo_most, c->echo_at);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))

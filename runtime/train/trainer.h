@@ -46,6 +46,7 @@ typedef struct ts_trainer {
     ts_step *local_step;
     ts_metrics *metrics;
     int64_t step, total; /* local steps: finished (enqueued), of the run */
+    int64_t echoed;      /* more local steps, made while an average was late, in this process */
     double per_epoch;    /* local steps in which a rank takes its share of fresh samples */
     char run[512];
 } ts_trainer;
