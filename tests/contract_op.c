@@ -31,7 +31,10 @@ static const ts_op_desc cases[] = {
     {CONV(32, 8, 64, 4, 1, 2, 0, TS_NCHW16C)},
     {CONV(64, 4, 64, 4, 3, 1, 1, TS_NCHW16C)},
     {CONV(3, 20, 16, 10, 7, 2, 3, TS_NCHW)},
-    {CONV(20, 8, 20, 8, 3, 1, 1, TS_NCHW16C)},
+    {CONV(20, 8, 20, 8, 3, 1, 1, TS_NCHW16C)}, /* padding channels, here and in the next */
+    {CONV(8, 8, 16, 4, 3, 2, 1, TS_NCHW16C)},
+    {CONV(8, 8, 24, 4, 1, 2, 0, TS_NCHW16C)},
+    {CONV(3, 12, 8, 12, 3, 1, 1, TS_NCHW)},
     {CONV(16, 54, 32, 27, 3, 2, 1, TS_NCHW16C)}, /* more than a chunk of weight_gradient.c */
     {CONV(16, 40, 32, 40, 3, 1, 1, TS_NCHW16C)},
     {CONV(32, 8, 20, 4, 1, 2, 0, TS_NCHW16C)},

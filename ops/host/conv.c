@@ -5,6 +5,9 @@
  * (other blocks, bf16). That order is asked for at a fixed batch, so that it does not depend on
  * the batch of a workspace; packing to and from PyTorch's order is a reorder too.
  *
+ * To the library the padding channels of a blocked layout are channels like others, zeros in x, dy
+ * and weight: asked for 8 channels of a block of 16, oneDNN 2.6 takes its plain loops.
+ *
  * A bf16 pass may run in fp32, widened on the way in and rounded on the way out, where Winograd's
  * method in fp32 beats direct bf16 (`widens`). */
 #include <stdio.h>
@@ -33,7 +36,9 @@ typedef struct pass {
 
 typedef struct conv {
     ts_op base;
-    ts_md order, plain; /* fp32: of the flat buffers, of PyTorch */
+    ts_op_desc desc;    /* with padding channels, as the library sees it */
+    ts_md order, plain; /* fp32: of the flat buffers, of PyTorch; padding channels included */
+    char *padded;       /* memory for a weight in `plain`, where there are padding channels */
     pass passes[PASSES];
     dnnl_primitive_t to_order, to_plain;
     dnnl_stream_t stream;
@@ -53,6 +58,15 @@ static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
 static size_t aligned(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
+}
+
+static ts_op_desc with_padding(const ts_op_desc *d)
+{
+    ts_op_desc padded = *d;
+    int in = ts_layout_block(d->in_layout), out = ts_layout_block(d->layout);
+    padded.in.c = (d->in.c + in - 1) / in * in;
+    padded.out.c = (d->out.c + out - 1) / out * out;
+    return padded;
 }
 
 static ts_status open_mds(const ts_op_desc *d, int batch, ts_md *src, ts_md *dst)
@@ -126,7 +140,7 @@ static ts_op_desc wide(const ts_op_desc *d)
 static bool onednn_serves(const ts_device *device, const ts_op_desc *d, const char **why_p)
 {
     const char *why = NULL;
-    ts_op_desc training = *d;
+    ts_op_desc training = with_padding(d);
     training.training = true;
     if (!strcmp(device->ops->name, "cuda"))
         return false; /* not its business */
@@ -155,10 +169,10 @@ static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
     pass *p = &c->passes[which];
     ts_md src = {0}, dst = {0};
     dnnl_primitive_desc_t pd = NULL;
-    ts_op_desc widened = wide(&c->base.desc);
-    p->widens = winograd_beats_bf16(&c->base.desc, which) &&
+    ts_op_desc widened = wide(&c->desc);
+    p->widens = winograd_beats_bf16(&c->desc, which) &&
                 describe_by(true, &widened, widened.in.n, which, NULL, &pd) == dnnl_success;
-    const ts_op_desc *d = p->widens ? &widened : &c->base.desc;
+    const ts_op_desc *d = p->widens ? &widened : &c->desc;
     if (!p->widens) TS_TRY(ts_dnnl_check(describe(d, d->in.n, which, fixed, &pd), "convolution"));
     ts_status status = ts_dnnl_check(dnnl_primitive_create(&p->primitive, pd), "convolution");
     if (!status)
@@ -195,7 +209,7 @@ static ts_status open_packing(conv *c, pass *p)
 {
     if (ts_md_same(&p->weights_md, &c->order)) return TS_OK;
     p->packs = true;
-    p->packing = ts_packing_find(&c->base.desc, &c->order, &p->weights_md);
+    p->packing = ts_packing_find(&c->desc, &c->order, &p->weights_md);
     if (!p->packing) {
         TS_TRY(ts_dnnl_reorder(&c->order, &p->weights_md, &p->pack));
         TS_TRY(ts_md_memory(&c->order, &p->pack_from));
@@ -229,16 +243,30 @@ static ts_status convert(const conv *c, dnnl_primitive_t primitive, const ts_md 
     return status;
 }
 
+/* Bytes of one output's weights in PyTorch's order. */
+static size_t row_bytes(const ts_op_desc *d)
+{
+    return (size_t)(d->in.c * d->kernel * d->kernel) * sizeof(float);
+}
+
 static void onednn_pack(const ts_op *op, float *to, const float *plain)
 {
     const conv *c = (const conv *)op;
-    (void)convert(c, c->to_order, &c->plain, &c->order, plain, to);
+    size_t row = row_bytes(&op->desc), padded = row_bytes(&c->desc);
+    for (size_t o = 0; c->padded && o < (size_t)op->desc.out.c; o++)
+        memcpy(c->padded + o * padded, (const char *)plain + o * row, row);
+    const float *from = c->padded ? (const float *)(void *)c->padded : plain;
+    (void)convert(c, c->to_order, &c->plain, &c->order, from, to);
 }
 
 static void onednn_unpack(const ts_op *op, float *plain, const float *from)
 {
     const conv *c = (const conv *)op;
-    (void)convert(c, c->to_plain, &c->order, &c->plain, from, plain);
+    size_t row = row_bytes(&op->desc), padded = row_bytes(&c->desc);
+    float *to = c->padded ? (float *)(void *)c->padded : plain;
+    (void)convert(c, c->to_plain, &c->order, &c->plain, from, to);
+    for (size_t o = 0; c->padded && o < (size_t)op->desc.out.c; o++)
+        memcpy((char *)plain + o * row, c->padded + o * padded, row);
 }
 
 /* A name for an order, whatever the library calls it: where it puts each element. */
@@ -265,7 +293,7 @@ static ts_status name_order(conv *c)
 
 static ts_status find_order(conv *c)
 {
-    ts_op_desc nominal = c->base.desc;
+    ts_op_desc nominal = c->desc;
     dnnl_primitive_desc_t pd;
     dnnl_engine_t engine = NULL;
     nominal.training = true;
@@ -274,22 +302,27 @@ static ts_status find_order(conv *c)
     ts_status status = ts_md_query(&c->order, pd, dnnl_query_diff_weights_md);
     dnnl_primitive_desc_destroy(pd);
     TS_TRY(status);
-    TS_TRY(weights_md(&c->base.desc, TS_F32, dnnl_oihw, &c->plain));
+    TS_TRY(weights_md(&c->desc, TS_F32, dnnl_oihw, &c->plain));
     TS_TRY(ts_dnnl_reorder(&c->plain, &c->order, &c->to_order));
     TS_TRY(ts_dnnl_reorder(&c->order, &c->plain, &c->to_plain));
     TS_TRY(ts_dnnl_engine(&engine));
     TS_TRY(
         ts_dnnl_check(dnnl_stream_create(&c->stream, engine, dnnl_stream_default_flags), "stream"));
     c->base.weight_n = ts_md_bytes(&c->order) / sizeof(float);
+    size_t n = ts_op_plain_weight_count(&c->desc);
+    if (n != ts_op_plain_weight_count(&c->base.desc)) {
+        c->padded = calloc(n, sizeof(float));
+        TS_NEED(c->padded, TS_ENOMEM, "no memory for a weight of %zu elements", n);
+    }
     return name_order(c);
 }
 
 static ts_status open_gradient(conv *c)
 {
     pass *p = &c->passes[TS_CONV_WEIGHTS];
-    c->own_gradient = ts_weight_gradient_serves(&c->base.desc, &c->order);
+    c->own_gradient = ts_weight_gradient_serves(&c->desc, &c->order);
     if (c->own_gradient) {
-        size_t scratch = ts_weight_gradient_scratch(&c->base.desc);
+        size_t scratch = ts_weight_gradient_scratch(&c->desc);
         if (scratch > c->base.scratch_bytes) c->base.scratch_bytes = scratch;
         return TS_OK;
     }
@@ -308,7 +341,7 @@ static ts_status open_gradient(conv *c)
 
 static void open_sum(conv *c)
 {
-    const ts_op_desc *d = &c->base.desc;
+    const ts_op_desc *d = &c->desc;
     if (!d->two_readers) return;
     c->sum_at = aligned(c->base.scratch_bytes);
     c->base.scratch_bytes =
@@ -336,6 +369,7 @@ static void onednn_release(ts_op *op)
     if (c->stream) dnnl_stream_destroy(c->stream);
     ts_md_close(&c->plain);
     ts_md_close(&c->order);
+    free(c->padded);
     free(c);
 }
 
@@ -347,6 +381,7 @@ static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_
     TS_NEED(c, TS_ENOMEM, "no memory for a convolution");
     c->base.ops = &ts_op_onednn;
     c->base.desc = *d;
+    c->desc = with_padding(d);
     TS_TRY_TO(status, fail, find_order(c));
     TS_TRY_TO(status, fail, open_pass(c, TS_CONV_FORWARD, NULL));
     TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_FORWARD]));
@@ -375,7 +410,7 @@ static void *weights_of(const pass *p, const ts_op_args *a)
 static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void *src,
                          void *weights, void *dst, const int arg_of[3])
 {
-    const ts_op_desc *d = &c->base.desc;
+    const ts_op_desc *d = &c->desc;
     size_t n[2] = {ts_layout_count(d->in_layout, d->in), ts_layout_count(d->layout, d->out)};
     int from = p == &c->passes[TS_CONV_DATA]; /* backward data goes from dst to src */
     void *ends[2] = {src, dst};
@@ -406,7 +441,7 @@ static ts_status run_forward(const void *args)
 
 static void *gradient_of(const conv *c, const ts_op_args *a)
 {
-    const ts_op_desc *d = &c->base.desc;
+    const ts_op_desc *d = &c->desc;
     bool bf16 = d->type == TS_BF16;
     if (!a->dy2) return (void *)(uintptr_t)a->dy;
     void *sum = (char *)a->scratch + c->sum_at;
@@ -437,7 +472,7 @@ static ts_status run_backward_weights(const void *args)
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
     if (c->own_gradient) {
-        ts_weight_gradient_run(&c->base.desc, x, dy, r->args.dweight, r->args.scratch);
+        ts_weight_gradient_run(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
     TS_TRY(execute(c, p, &r->args, x, to, dy, names));
@@ -467,7 +502,7 @@ static ts_status run_refresh(const void *args)
         dnnl_memory_set_data_handle(p->pack_to, to);
         TS_TRY(run_reorder(p->pack, c->stream, p->pack_from, p->pack_to));
     }
-    if (n) ts_packing_run(packings, packed, n, &r->op->desc, r->args.weight);
+    if (n) ts_packing_run(packings, packed, n, &c->desc, r->args.weight);
     return TS_OK;
 }
 
