@@ -17,11 +17,13 @@
 #include "ops/host/host_op.h"
 #include "ops/host/pack.h"
 #include "ops/host/weight_gradient.h"
+#include "ops/host/winograd.h"
 
 enum { ORDER_BATCH = 16, PASSES = 3 };
 
 /* One pass's primitive with the memory objects whose handles change from run to run. */
 typedef struct pass {
+    bool winograd; /* winograd.c does it, there is no primitive */
     dnnl_primitive_t primitive;
     dnnl_memory_t src, weights, dst, scratch;
     ts_md weights_md;
@@ -164,6 +166,11 @@ static bool onednn_serves(const ts_device *device, const ts_op_desc *d, const ch
 
 /* ---- planning ---- */
 
+static void need_scratch(conv *c, size_t bytes)
+{
+    if (bytes > c->base.scratch_bytes) c->base.scratch_bytes = bytes;
+}
+
 static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
 {
     pass *p = &c->passes[which];
@@ -201,8 +208,22 @@ static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
             (i ? ts_layout_count(d->layout, d->out) : ts_layout_count(d->in_layout, d->in)) *
             sizeof(float));
     }
-    if (bytes_needed > c->base.scratch_bytes) c->base.scratch_bytes = bytes_needed;
+    need_scratch(c, bytes_needed);
     return status;
+}
+
+/* Does winograd.c take this pass? Then it has its room. */
+static bool open_winograd(conv *c, ts_conv_pass which)
+{
+    pass *p = &c->passes[which];
+    p->winograd = ts_winograd_serves(&c->desc, &c->order);
+    if (!p->winograd) return false;
+    need_scratch(c, ts_winograd_scratch(&c->desc, which));
+    if (which == TS_CONV_WEIGHTS) return true;
+    p->packs = true;
+    p->packed_at = c->base.packed_bytes;
+    c->base.packed_bytes += aligned(ts_winograd_packed(&c->desc));
+    return true;
 }
 
 static ts_status open_packing(conv *c, pass *p)
@@ -218,6 +239,14 @@ static ts_status open_packing(conv *c, pass *p)
     p->packed_at = c->base.packed_bytes;
     c->base.packed_bytes += aligned(ts_md_bytes(&p->weights_md));
     return TS_OK;
+}
+
+/* Forward or backward data. */
+static ts_status open_product(conv *c, ts_conv_pass which)
+{
+    if (open_winograd(c, which)) return TS_OK;
+    TS_TRY(open_pass(c, which, NULL));
+    return open_packing(c, &c->passes[which]);
 }
 
 static ts_status run_reorder(dnnl_primitive_t primitive, dnnl_stream_t stream, dnnl_memory_t from,
@@ -320,10 +349,10 @@ static ts_status find_order(conv *c)
 static ts_status open_gradient(conv *c)
 {
     pass *p = &c->passes[TS_CONV_WEIGHTS];
+    if (open_winograd(c, TS_CONV_WEIGHTS)) return TS_OK;
     c->own_gradient = ts_weight_gradient_serves(&c->desc, &c->order);
     if (c->own_gradient) {
-        size_t scratch = ts_weight_gradient_scratch(&c->desc);
-        if (scratch > c->base.scratch_bytes) c->base.scratch_bytes = scratch;
+        need_scratch(c, ts_weight_gradient_scratch(&c->desc));
         return TS_OK;
     }
     ts_status status = open_pass(c, TS_CONV_WEIGHTS, &c->order);
@@ -334,8 +363,7 @@ static ts_status open_gradient(conv *c)
     TS_TRY(ts_md_memory(&p->weights_md, &c->gradient_from));
     TS_TRY(ts_md_memory(&c->order, &c->gradient_to));
     c->gradient_at = p->scratch_bytes;
-    size_t bytes = p->scratch_bytes + aligned(ts_md_bytes(&p->weights_md));
-    if (bytes > c->base.scratch_bytes) c->base.scratch_bytes = bytes;
+    need_scratch(c, p->scratch_bytes + aligned(ts_md_bytes(&p->weights_md)));
     return TS_OK;
 }
 
@@ -383,12 +411,8 @@ static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_
     c->base.desc = *d;
     c->desc = with_padding(d);
     TS_TRY_TO(status, fail, find_order(c));
-    TS_TRY_TO(status, fail, open_pass(c, TS_CONV_FORWARD, NULL));
-    TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_FORWARD]));
-    if (d->training && d->needs_dx) {
-        TS_TRY_TO(status, fail, open_pass(c, TS_CONV_DATA, NULL));
-        TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_DATA]));
-    }
+    TS_TRY_TO(status, fail, open_product(c, TS_CONV_FORWARD));
+    if (d->training && d->needs_dx) TS_TRY_TO(status, fail, open_product(c, TS_CONV_DATA));
     if (d->training) {
         TS_TRY_TO(status, fail, open_gradient(c));
         open_sum(c);
@@ -435,6 +459,11 @@ static ts_status run_forward(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_FORWARD];
+    if (p->winograd) {
+        ts_winograd_run(&c->desc, TS_CONV_FORWARD, r->args.x, weights_of(p, &r->args), r->args.y,
+                        r->args.scratch);
+        return TS_OK;
+    }
     return execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, weights_of(p, &r->args), r->args.y,
                    names);
 }
@@ -458,6 +487,11 @@ static ts_status run_backward_data(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_DATA];
+    if (p->winograd) {
+        ts_winograd_run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), weights_of(p, &r->args),
+                        r->args.dx, r->args.scratch);
+        return TS_OK;
+    }
     return execute(c, p, &r->args, r->args.dx, weights_of(p, &r->args), gradient_of(c, &r->args),
                    names);
 }
@@ -471,6 +505,10 @@ static ts_status run_backward_weights(const void *args)
     void *x = (void *)(uintptr_t)r->args.x, *dy = gradient_of(c, &r->args);
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
+    if (p->winograd) {
+        ts_winograd_gradient(&c->desc, x, dy, r->args.dweight, r->args.scratch);
+        return TS_OK;
+    }
     if (c->own_gradient) {
         ts_weight_gradient_run(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
@@ -493,6 +531,10 @@ static ts_status run_refresh(const void *args)
         const pass *p = &c->passes[i];
         char *to = (char *)r->args.packed + p->packed_at;
         if (!p->packs) continue;
+        if (p->winograd) {
+            ts_winograd_pack(&c->desc, (ts_conv_pass)i, r->args.weight, (float *)(void *)to);
+            continue;
+        }
         if (p->packing) {
             packings[n] = p->packing;
             packed[n++] = (uint16_t *)(void *)to;
