@@ -23,7 +23,6 @@ enum { ORDER_BATCH = 16, PASSES = 3 };
 
 /* One pass's primitive with the memory objects whose handles change from run to run. */
 typedef struct pass {
-    bool winograd; /* winograd.c does it, there is no primitive */
     dnnl_primitive_t primitive;
     dnnl_memory_t src, weights, dst, scratch;
     ts_md weights_md;
@@ -50,6 +49,7 @@ typedef struct conv {
     size_t gradient_at; /* in scratch */
     size_t sum_at;      /* in scratch: dy + dy2, where y has two readers */
     bool own_gradient;  /* weight_gradient.c makes it */
+    bool winograd;      /* winograd.c does all passes, and none has a primitive */
 } conv;
 
 static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
@@ -212,20 +212,6 @@ static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
     return status;
 }
 
-/* Does winograd.c take this pass? Then it has its room. */
-static bool open_winograd(conv *c, ts_conv_pass which)
-{
-    pass *p = &c->passes[which];
-    p->winograd = ts_winograd_serves(&c->desc, &c->order);
-    if (!p->winograd) return false;
-    need_scratch(c, ts_winograd_scratch(&c->desc, which));
-    if (which == TS_CONV_WEIGHTS) return true;
-    p->packs = true;
-    p->packed_at = c->base.packed_bytes;
-    c->base.packed_bytes += aligned(ts_winograd_packed(&c->desc));
-    return true;
-}
-
 static ts_status open_packing(conv *c, pass *p)
 {
     if (ts_md_same(&p->weights_md, &c->order)) return TS_OK;
@@ -239,14 +225,6 @@ static ts_status open_packing(conv *c, pass *p)
     p->packed_at = c->base.packed_bytes;
     c->base.packed_bytes += aligned(ts_md_bytes(&p->weights_md));
     return TS_OK;
-}
-
-/* Forward or backward data. */
-static ts_status open_product(conv *c, ts_conv_pass which)
-{
-    if (open_winograd(c, which)) return TS_OK;
-    TS_TRY(open_pass(c, which, NULL));
-    return open_packing(c, &c->passes[which]);
 }
 
 static ts_status run_reorder(dnnl_primitive_t primitive, dnnl_stream_t stream, dnnl_memory_t from,
@@ -349,7 +327,6 @@ static ts_status find_order(conv *c)
 static ts_status open_gradient(conv *c)
 {
     pass *p = &c->passes[TS_CONV_WEIGHTS];
-    if (open_winograd(c, TS_CONV_WEIGHTS)) return TS_OK;
     c->own_gradient = ts_weight_gradient_serves(&c->desc, &c->order);
     if (c->own_gradient) {
         need_scratch(c, ts_weight_gradient_scratch(&c->desc));
@@ -374,6 +351,25 @@ static void open_sum(conv *c)
     c->sum_at = aligned(c->base.scratch_bytes);
     c->base.scratch_bytes =
         c->sum_at + aligned(ts_layout_count(d->layout, d->out) * ts_type_bytes(d->type));
+}
+
+static ts_status open_passes(conv *c)
+{
+    TS_TRY(open_pass(c, TS_CONV_FORWARD, NULL));
+    TS_TRY(open_packing(c, &c->passes[TS_CONV_FORWARD]));
+    if (!c->desc.training) return TS_OK;
+    if (c->desc.needs_dx) {
+        TS_TRY(open_pass(c, TS_CONV_DATA, NULL));
+        TS_TRY(open_packing(c, &c->passes[TS_CONV_DATA]));
+    }
+    return open_gradient(c);
+}
+
+static void open_winograd(conv *c)
+{
+    int passes = c->desc.training ? PASSES : 1;
+    for (int i = 0; i < passes; i++)
+        need_scratch(c, ts_winograd_scratch(&c->desc, (ts_conv_pass)i));
 }
 
 static void onednn_release(ts_op *op)
@@ -411,12 +407,12 @@ static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_
     c->base.desc = *d;
     c->desc = with_padding(d);
     TS_TRY_TO(status, fail, find_order(c));
-    TS_TRY_TO(status, fail, open_product(c, TS_CONV_FORWARD));
-    if (d->training && d->needs_dx) TS_TRY_TO(status, fail, open_product(c, TS_CONV_DATA));
-    if (d->training) {
-        TS_TRY_TO(status, fail, open_gradient(c));
-        open_sum(c);
-    }
+    c->winograd = ts_winograd_serves(&c->desc, &c->order);
+    if (c->winograd)
+        open_winograd(c);
+    else
+        TS_TRY_TO(status, fail, open_passes(c));
+    if (d->training) open_sum(c);
     *op_p = &c->base;
     return TS_OK;
 fail:
@@ -459,8 +455,8 @@ static ts_status run_forward(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_FORWARD];
-    if (p->winograd) {
-        ts_winograd_run(&c->desc, TS_CONV_FORWARD, r->args.x, weights_of(p, &r->args), r->args.y,
+    if (c->winograd) {
+        ts_winograd_run(&c->desc, TS_CONV_FORWARD, r->args.x, r->args.weight, r->args.y,
                         r->args.scratch);
         return TS_OK;
     }
@@ -487,8 +483,8 @@ static ts_status run_backward_data(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_DATA];
-    if (p->winograd) {
-        ts_winograd_run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), weights_of(p, &r->args),
+    if (c->winograd) {
+        ts_winograd_run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), r->args.weight,
                         r->args.dx, r->args.scratch);
         return TS_OK;
     }
@@ -505,7 +501,7 @@ static ts_status run_backward_weights(const void *args)
     void *x = (void *)(uintptr_t)r->args.x, *dy = gradient_of(c, &r->args);
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
-    if (p->winograd) {
+    if (c->winograd) {
         ts_winograd_gradient(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
@@ -531,10 +527,6 @@ static ts_status run_refresh(const void *args)
         const pass *p = &c->passes[i];
         char *to = (char *)r->args.packed + p->packed_at;
         if (!p->packs) continue;
-        if (p->winograd) {
-            ts_winograd_pack(&c->desc, (ts_conv_pass)i, r->args.weight, (float *)(void *)to);
-            continue;
-        }
         if (p->packing) {
             packings[n] = p->packing;
             packed[n++] = (uint16_t *)(void *)to;

@@ -62,14 +62,10 @@ static size_t thread_floats(const plan *p, bool gradient)
     return floats + (gradient ? (size_t)(POINTS * p->ins * p->together) : 0);
 }
 
-static size_t packed_point(int ins, int outs)
+/* The transformed weight, [point][input][output]. */
+static size_t weight_point(const plan *p)
 {
-    return (size_t)(ins * outs + B);
-}
-
-size_t ts_winograd_packed(const ts_op_desc *d)
-{
-    return POINTS * packed_point(d->in.c, d->out.c) * sizeof(float);
+    return (size_t)(p->ins * p->outs + B);
 }
 
 size_t ts_winograd_scratch(const ts_op_desc *d, ts_conv_pass pass)
@@ -77,7 +73,10 @@ size_t ts_winograd_scratch(const ts_op_desc *d, ts_conv_pass pass)
     bool gradient = pass == TS_CONV_WEIGHTS;
     plan p = plan_of(d, pass);
     size_t floats = (size_t)omp_get_max_threads() * thread_floats(&p, gradient);
-    if (gradient) floats += (size_t)p.groups * TAPS * (size_t)p.ins * (size_t)p.outs;
+    if (gradient)
+        floats += (size_t)p.groups * TAPS * (size_t)p.ins * (size_t)p.outs;
+    else
+        floats += POINTS * weight_point(&p);
     return floats * sizeof(float);
 }
 
@@ -90,7 +89,7 @@ size_t ts_winograd_scratch(const ts_op_desc *d, ts_conv_pass pass)
 /* What multiply_all knows. */
 static bool few(int channels)
 {
-    return channels == 16 || channels == 32 || channels == 64;
+    return channels == 16 || channels == 32 || channels == 64 || channels == 128;
 }
 
 bool ts_winograd_serves(const ts_op_desc *d, const ts_md *order)
@@ -313,6 +312,7 @@ AVX512 static void multiply_all(product q, int rows, int together, bool add)
         CASE(32, 32, false)
         CASE(64, 16, false)
         CASE(64, 32, false)
+        CASE(128, 32, false)
 #undef CASE
         q.a += (size_t)step * q.a_row;
         q.sums += (size_t)step * q.sums_row;
@@ -351,7 +351,7 @@ AVX512 static void finish_strips(const plan *p, const float *m, int first, int l
             }
 }
 
-static void run_chunk(const plan *p, int first, int last, const float *x, const float *packed,
+static void run_chunk(const plan *p, int first, int last, const float *x, const float *u,
                       float *y, float *scratch)
 {
     float *v = scratch + strip_floats(p), *m = v + POINTS * point(p, p->ins);
@@ -359,7 +359,7 @@ static void run_chunk(const plan *p, int first, int last, const float *x, const 
     for (int o = 0; o < p->outs; o += p->together) {
         for (size_t i = 0; i < POINTS; i++) {
             product q = {.a = v + i * point(p, p->ins),
-                         .b = packed + i * packed_point(p->ins, p->outs) + o,
+                         .b = u + i * weight_point(p) + o,
                          .sums = m + i * point(p, p->together),
                          .a_row = (size_t)p->ins,
                          .a_k = 1,
@@ -372,24 +372,8 @@ static void run_chunk(const plan *p, int first, int last, const float *x, const 
     }
 }
 
-static int least(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-void ts_winograd_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, const float *packed,
-                     float *to, void *scratch)
-{
-    plan p = plan_of(d, pass);
-#pragma omp parallel for schedule(static)
-    for (int first = 0; first < p.strips; first += p.chunk) {
-        float *mine = (float *)scratch + (size_t)omp_get_thread_num() * thread_floats(&p, false);
-        run_chunk(&p, first, least(first + p.chunk, p.strips), from, packed, to, mine);
-    }
-}
-
 /* One input's (forward) or output's (data) taps of a 16x16 block, all lanes, to their points. */
-AVX512 static void pack_lanes(const float *block, bool data, int lane, float *to, size_t point)
+AVX512 static void transform_taps(const float *block, bool data, int lane, float *to, size_t point)
 {
     float taps[TAPS][B];
     const __m512i rows = _mm512_slli_epi32(
@@ -404,20 +388,38 @@ AVX512 static void pack_lanes(const float *block, bool data, int lane, float *to
     both_ways(tap_points, 3, SIDE, taps[0], (size_t)3 * B, B, to, SIDE * point, point);
 }
 
-void ts_winograd_pack(const ts_op_desc *d, ts_conv_pass pass, const float *weight, float *packed)
+/* The points of the weights from block `in` of what the pass reads to block `out`. */
+static void transform_block(const plan *p, bool data, const float *weight, int in, int out,
+                            float *u)
 {
-    bool data = pass == TS_CONV_DATA;
-    size_t ins = (size_t)d->in.c, outs = (size_t)d->out.c;
-#pragma omp parallel for collapse(2) schedule(static)
-    for (size_t o = 0; o < outs; o += B)
-        for (size_t i = 0; i < ins; i += B) {
-            const float *block = weight + (o / B * (ins / B) + i / B) * TAPS * B * B;
-            for (int lane = 0; lane < B; lane++) {
-                size_t row = (data ? o : i) + (size_t)lane;
-                pack_lanes(block, data, lane, packed + (data ? row * ins + i : row * outs + o),
-                           packed_point(d->in.c, d->out.c));
-            }
-        }
+    size_t at = (size_t)(data ? in * (p->outs / B) + out : out * (p->ins / B) + in);
+    for (int lane = 0; lane < B; lane++)
+        transform_taps(weight + at * TAPS * B * B, data, lane,
+                       u + (size_t)(in * B + lane) * (size_t)p->outs + (size_t)(out * B),
+                       weight_point(p));
+}
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+void ts_winograd_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, const float *weight,
+                     float *to, void *scratch)
+{
+    plan p = plan_of(d, pass);
+    float *u = scratch, *threads = u + POINTS * weight_point(&p);
+#pragma omp parallel
+    {
+        float *mine = threads + (size_t)omp_get_thread_num() * thread_floats(&p, false);
+#pragma omp for collapse(2) schedule(static)
+        for (int in = 0; in < p.ins / B; in++)
+            for (int out = 0; out < p.outs / B; out++)
+                transform_block(&p, pass == TS_CONV_DATA, weight, in, out, u);
+#pragma omp for schedule(static)
+        for (int first = 0; first < p.strips; first += p.chunk)
+            run_chunk(&p, first, least(first + p.chunk, p.strips), from, u, to, mine);
+    }
 }
 
 /* ---- the weight's gradient ---- */
@@ -492,21 +494,13 @@ bool ts_winograd_serves(const ts_op_desc *desc, const ts_md *order)
     return false;
 }
 
-void ts_winograd_pack(const ts_op_desc *desc, ts_conv_pass pass, const float *weight, float *packed)
-{
-    (void)desc;
-    (void)pass;
-    (void)weight;
-    (void)packed;
-}
-
 void ts_winograd_run(const ts_op_desc *desc, ts_conv_pass pass, const float *from,
-                     const float *packed, float *to, void *scratch)
+                     const float *weight, float *to, void *scratch)
 {
     (void)desc;
     (void)pass;
     (void)from;
-    (void)packed;
+    (void)weight;
     (void)to;
     (void)scratch;
 }

@@ -14,16 +14,11 @@
 /* `order`: of the weight; served is OIhw16i16o, with x and y in TS_NCHW16C, fp32. (In bf16 it is no
  * faster than direct convolution by dot products, which do twice as much at once.) */
 bool ts_winograd_serves(const ts_op_desc *desc, const ts_md *order);
-/* Bytes of the transformed weight that forward, or backward data, reads. */
-size_t ts_winograd_packed(const ts_op_desc *desc);
-/* packed <- the weight transformed for this pass. */
-void ts_winograd_pack(const ts_op_desc *desc, ts_conv_pass pass, const float *weight,
-                      float *packed);
 /* Bytes of scratch for a run of this pass from this thread. */
 size_t ts_winograd_scratch(const ts_op_desc *desc, ts_conv_pass pass);
 /* Forward: x to y; backward data: dy to dx. The same bits for any number of threads. */
 void ts_winograd_run(const ts_op_desc *desc, ts_conv_pass pass, const float *from,
-                     const float *packed, float *to, void *scratch);
+                     const float *weight, float *to, void *scratch);
 /* dw is fp32, written. The same bits for any number of threads. */
 void ts_winograd_gradient(const ts_op_desc *desc, const float *x, const float *dy, float *dw,
                           void *scratch);
