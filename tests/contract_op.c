@@ -50,6 +50,8 @@ static const ts_op_desc cases[] = {
     {POOL(TS_OP_MAX_POOL, 20, 9, 5, 3, 2, 1, TS_NCHW16C, TS_NCHW)},
     {POOL(TS_OP_MAX_POOL, 6, 8, 4, 2, 2, 0, TS_NHWC, TS_NHWC)},
     {POOL(TS_OP_AVERAGE_POOL, 32, 4, 1, 0, 0, 0, TS_NCHW16C, TS_NCHW)},
+    {POOL(TS_OP_AVERAGE_POOL, 20, 3, 1, 0, 0, 0, TS_NCHW16C, TS_NCHW)},
+    {POOL(TS_OP_AVERAGE_POOL, 20, 3, 1, 0, 0, 0, TS_NHWC, TS_NCHW)},
     {POOL(TS_OP_AVERAGE_POOL, 8, 8, 4, 2, 2, 0, TS_NHWC, TS_NHWC)},
     {.kind = TS_OP_LINEAR, .in = {5, 24, 1, 1}, .out = {5, 10, 1, 1}, .out_type = TS_F32},
     {.kind = TS_OP_LINEAR, .in = {5, 6, 3, 3}, .out = {5, 7, 1, 1}, .relu = true},
