@@ -35,6 +35,11 @@ static const ts_op_desc cases[] = {
     {CONV(8, 8, 16, 4, 3, 2, 1, TS_NCHW16C)},
     {CONV(8, 8, 24, 4, 1, 2, 0, TS_NCHW16C)},
     {CONV(3, 12, 8, 12, 3, 1, 1, TS_NCHW)},
+    {CONV(16, 10, 16, 10, 3, 1, 1,
+          TS_NCHW16C)}, /* winograd.c: cut tiles, a chunk that is not full */
+    {CONV(16, 29, 64, 29, 3, 1, 1, TS_NCHW16C)},
+    {CONV(128, 6, 16, 6, 3, 1, 1, TS_NCHW16C)},
+    {CONV(32, 8, 128, 8, 3, 1, 1, TS_NCHW16C)},
     {CONV(16, 54, 32, 27, 3, 2, 1, TS_NCHW16C)}, /* more than a chunk of weight_gradient.c */
     {CONV(16, 40, 32, 40, 3, 1, 1, TS_NCHW16C)},
     {CONV(32, 8, 20, 4, 1, 2, 0, TS_NCHW16C)},

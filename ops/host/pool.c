@@ -116,8 +116,7 @@ TS_INLINE void spread(const ts_op_run *r, const map *dx, const map *dy, int n, i
         part[i] = g * share;
     }
     for (int p = 0; p < d->in.h * d->in.w; p++, at += dx->column)
-        for (int i = 0; i < width; i++)
-            ts_host_store(r->args.dx, at + (size_t)i, part[i], bf16);
+        for (int i = 0; i < width; i++) ts_host_store(r->args.dx, at + (size_t)i, part[i], bf16);
 }
 
 /* `in` and `out`: of x and y, or dx and dy. */

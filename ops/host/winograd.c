@@ -4,7 +4,8 @@
  * strips (rows of tiles of a picture): a strip is copied with its zero border, its tiles are
  * transformed to v [point][tile][channel], the points are multiplied with the weight's, and the
  * sums, m [point][tile][channel], are transformed back. Between two points lies a line more than
- * their elements, or they would fall into the same sets of the cache.
+ * their elements, or they would fall into the same sets of the cache. Products take a whole chunk:
+ * of tiles that a last, shorter one lacks they make sums that nobody reads.
  *
  * The weight's gradient is summed over the chunks of a group of strips, then over the groups: what
  * is added in which order does not depend on the threads. */
@@ -95,9 +96,9 @@ static bool few(int channels)
 bool ts_winograd_serves(const ts_op_desc *d, const ts_md *order)
 {
     const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
-    return d->type == TS_F32 && d->kernel == 3 && d->stride == 1 && d->padding == 1 && few(d->in.c) &&
-           few(d->out.c) && d->in.w <= PIXELS_MAX && d->in_layout == TS_NCHW16C && d->layout == TS_NCHW16C &&
-           __builtin_cpu_supports("avx512f") &&
+    return d->type == TS_F32 && d->kernel == 3 && d->stride == 1 && d->padding == 1 &&
+           few(d->in.c) && few(d->out.c) && d->in.w <= PIXELS_MAX && d->in_layout == TS_NCHW16C &&
+           d->layout == TS_NCHW16C && __builtin_cpu_supports("avx512f") &&
            ts_md_has_tag(order, 4, dims, TS_F32, dnnl_OIhw16i16o);
 }
 
@@ -179,8 +180,8 @@ AVX512_INLINE void tap_gradients(const vector *m, vector *to)
 
 typedef void transform(const vector *from, vector *to);
 
-/* `one` along the rows, then along the columns: [from_side][from_side] vectors to [to_side][to_side],
- * each at row * _row + column * _column. */
+/* `one` along the rows, then along the columns: [from_side][from_side] vectors to
+ * [to_side][to_side], each at row * _row + column * _column. */
 AVX512_INLINE void both_ways(transform *one, int from_side, int to_side, const float *from,
                              size_t from_row, size_t from_column, float *to, size_t to_row,
                              size_t to_column)
@@ -296,23 +297,22 @@ AVX512_INLINE void multiply(product q, size_t a_row, int rows, int blocks, bool 
             _mm512_storeu_ps(q.sums + (size_t)r * q.sums_row + (size_t)o * B, sum[r][o]);
 }
 
-/* `rows` is a multiple of 16; `together` columns, 16 or 32. */
-AVX512 static void multiply_all(product q, int rows, int together, bool add)
+/* `rows` is a multiple of 16; `together` columns, 16 or 32. The gradient's a is transposed (a_row
+ * 1) and its sums go on. */
+AVX512 static void multiply_all(product q, int rows, int together)
 {
     int step = together == B ? 16 : 8;
     for (int r = 0; r < rows; r += step) {
-#define CASE(ROW, COLUMNS, ADD)                                                                    \
-    if (q.a_row == ROW && together == COLUMNS && add == ADD)                                       \
-        multiply(q, ROW, COLUMNS == B ? 16 : 8, COLUMNS / B, ADD);
-        CASE(1, 16, true)
-        CASE(1, 32, true)
-        CASE(16, 16, false)
-        CASE(16, 32, false)
-        CASE(32, 16, false)
-        CASE(32, 32, false)
-        CASE(64, 16, false)
-        CASE(64, 32, false)
-        CASE(128, 32, false)
+#define CASE(ROW)                                                                                  \
+    if (q.a_row == ROW && together == B)                                                           \
+        multiply(q, ROW, 16, 1, ROW == 1);                                                         \
+    else if (q.a_row == ROW)                                                                       \
+        multiply(q, ROW, 8, 2, ROW == 1);
+        CASE(1)
+        CASE(16)
+        CASE(32)
+        CASE(64)
+        CASE(128)
 #undef CASE
         q.a += (size_t)step * q.a_row;
         q.sums += (size_t)step * q.sums_row;
@@ -351,8 +351,8 @@ AVX512 static void finish_strips(const plan *p, const float *m, int first, int l
             }
 }
 
-static void run_chunk(const plan *p, int first, int last, const float *x, const float *u,
-                      float *y, float *scratch)
+static void run_chunk(const plan *p, int first, int last, const float *x, const float *u, float *y,
+                      float *scratch)
 {
     float *v = scratch + strip_floats(p), *m = v + POINTS * point(p, p->ins);
     transform_strips(p, x, p->ins, 0, p->ins / B, first, last, false, scratch, v);
@@ -366,7 +366,7 @@ static void run_chunk(const plan *p, int first, int last, const float *x, const 
                          .b_k = (size_t)p->outs,
                          .sums_row = (size_t)p->together,
                          .n = p->ins};
-            multiply_all(q, p->tiles, p->together, false);
+            multiply_all(q, p->tiles, p->together);
         }
         finish_strips(p, m, first, last, o, y);
     }
@@ -459,7 +459,7 @@ static void run_group(const plan *p, int group, int out, const float *x, const f
                          .b_k = (size_t)p->together,
                          .sums_row = (size_t)p->together,
                          .n = (last - s) * p->columns};
-            multiply_all(q, p->ins, p->together, true);
+            multiply_all(q, p->ins, p->together);
         }
     }
     finish_gradient(p, sums, out, dw);

@@ -1,5 +1,5 @@
-/* winograd.h - 3x3 convolutions of few channels by Winograd's method F(4x4, 3x3) (Lavin, Gray: "Fast
- * algorithms for convolutional neural networks", CVPR 2016), for processors with AVX-512.
+/* winograd.h - 3x3 convolutions of few channels by Winograd's method F(4x4, 3x3) (Lavin, Gray:
+ * "Fast algorithms for convolutional neural networks", CVPR 2016), for processors with AVX-512.
  *
  *     y = A^T [ (G w G^T) * (B^T x B) ] A                forward; backward data with w turned round
  *     dw = sum over tiles G^T [ (A dy A^T) * (B^T x B) ] G
