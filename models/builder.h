@@ -29,6 +29,7 @@ void ts_build_plain_bias(ts_builder *builder, int node);
 /* The loss, by ts_model_open. */
 int ts_build_cross_entropy(ts_builder *builder, int from, float smoothing);
 
-extern const ts_network ts_network_resnet18, ts_network_vgg16, ts_network_mlp, ts_network_tiny;
+extern const ts_network ts_network_resnet18, ts_network_resnet20, ts_network_vgg16, ts_network_mlp,
+    ts_network_tiny;
 
 #endif

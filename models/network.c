@@ -3,10 +3,11 @@
 
 #include <string.h>
 
-enum { OWN = 4, OWN_MAX = 32 };
+enum { OWN = 5, OWN_MAX = 32 };
 /* the program's own come after the library's; the list stays NULL-terminated */
-static const ts_network *networks[OWN + OWN_MAX + 1] = {&ts_network_resnet18, &ts_network_vgg16,
-                                                        &ts_network_mlp, &ts_network_tiny};
+static const ts_network *networks[OWN + OWN_MAX + 1] = {&ts_network_resnet18, &ts_network_resnet20,
+                                                        &ts_network_vgg16, &ts_network_mlp,
+                                                        &ts_network_tiny};
 
 const ts_network *const *ts_networks(void)
 {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""PyTorch's side of perf/against_pytorch and perf/gpu/against_pytorch: a local step of ResNet18 or VGG16.
+"""PyTorch's side of perf/against_pytorch and perf/gpu/against_pytorch: a local step of a network.
 
 Prints a JSON line for each mode and batch: images/s (median over steps), seconds of each step, peak memory. The networks are
 written here with torchvision's structure, because torchvision's own have no CIFAR form. The batch is
@@ -44,6 +44,20 @@ def resnet18(pixels, classes):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
 
 
+def resnet20(pixels, classes):
+    layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    before = 16
+    for channels, stride in ((16, 1), (32, 2), (64, 2)):
+        layers += [Block(before, channels, stride), Block(channels, channels, 1), Block(channels, channels, 1)]
+        before = channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+def tiny(pixels, classes):
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
+                         Block(8, 16, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes))
+
+
 def vgg16(pixels, classes):
     layers, before = [], 3
     for channels in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
@@ -60,14 +74,16 @@ def vgg16(pixels, classes):
 
 # (network, small pictures): parameters, so that the two sides train the same thing
 PARAMETERS = {("resnet18", True): 11173962, ("resnet18", False): 11689512,
-              ("vgg16", True): 14728266, ("vgg16", False): 138365992}
+              ("vgg16", True): 14728266, ("vgg16", False): 138365992,
+              ("resnet20", True): 272474, ("tiny", True): 4082}
+NETWORKS = {"resnet18": resnet18, "resnet20": resnet20, "vgg16": vgg16, "tiny": tiny}
 
 
 def measure(args, batch, mode):
     cuda = args.device == "cuda"
     torch.manual_seed(0)
     classes = 10 if args.pixels < 64 else 1000
-    model = (resnet18 if args.model == "resnet18" else vgg16)(args.pixels, classes)
+    model = NETWORKS[args.model](args.pixels, classes)
     model = model.to(args.device, memory_format=torch.channels_last).train()
     count = sum(p.numel() for p in model.parameters())
     assert count == PARAMETERS[args.model, args.pixels < 64], count
@@ -136,7 +152,7 @@ def measure(args, batch, mode):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--model", choices=("resnet18", "vgg16"), default="resnet18")
+    parser.add_argument("--model", choices=NETWORKS, default="resnet18")
     parser.add_argument("--pixels", type=int, default=32)
     parser.add_argument("--type", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--mode", default="eager", help="eager, compile, graph; several with commas")

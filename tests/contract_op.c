@@ -31,7 +31,15 @@ static const ts_op_desc cases[] = {
     {CONV(32, 8, 64, 4, 1, 2, 0, TS_NCHW16C)},
     {CONV(64, 4, 64, 4, 3, 1, 1, TS_NCHW16C)},
     {CONV(3, 20, 16, 10, 7, 2, 3, TS_NCHW)},
-    {CONV(20, 8, 20, 8, 3, 1, 1, TS_NCHW16C)},
+    {CONV(20, 8, 20, 8, 3, 1, 1, TS_NCHW16C)}, /* padding channels, here and in the next */
+    {CONV(8, 8, 16, 4, 3, 2, 1, TS_NCHW16C)},
+    {CONV(8, 8, 24, 4, 1, 2, 0, TS_NCHW16C)},
+    {CONV(3, 12, 8, 12, 3, 1, 1, TS_NCHW)},
+    {CONV(16, 10, 16, 10, 3, 1, 1,
+          TS_NCHW16C)}, /* winograd.c: cut tiles, a chunk that is not full */
+    {CONV(16, 29, 64, 29, 3, 1, 1, TS_NCHW16C)},
+    {CONV(128, 6, 16, 6, 3, 1, 1, TS_NCHW16C)},
+    {CONV(32, 8, 128, 8, 3, 1, 1, TS_NCHW16C)},
     {CONV(16, 54, 32, 27, 3, 2, 1, TS_NCHW16C)}, /* more than a chunk of weight_gradient.c */
     {CONV(16, 40, 32, 40, 3, 1, 1, TS_NCHW16C)},
     {CONV(32, 8, 20, 4, 1, 2, 0, TS_NCHW16C)},
@@ -47,6 +55,8 @@ static const ts_op_desc cases[] = {
     {POOL(TS_OP_MAX_POOL, 20, 9, 5, 3, 2, 1, TS_NCHW16C, TS_NCHW)},
     {POOL(TS_OP_MAX_POOL, 6, 8, 4, 2, 2, 0, TS_NHWC, TS_NHWC)},
     {POOL(TS_OP_AVERAGE_POOL, 32, 4, 1, 0, 0, 0, TS_NCHW16C, TS_NCHW)},
+    {POOL(TS_OP_AVERAGE_POOL, 20, 3, 1, 0, 0, 0, TS_NCHW16C, TS_NCHW)},
+    {POOL(TS_OP_AVERAGE_POOL, 20, 3, 1, 0, 0, 0, TS_NHWC, TS_NCHW)},
     {POOL(TS_OP_AVERAGE_POOL, 8, 8, 4, 2, 2, 0, TS_NHWC, TS_NHWC)},
     {.kind = TS_OP_LINEAR, .in = {5, 24, 1, 1}, .out = {5, 10, 1, 1}, .out_type = TS_F32},
     {.kind = TS_OP_LINEAR, .in = {5, 6, 3, 3}, .out = {5, 7, 1, 1}, .relu = true},

@@ -152,9 +152,9 @@ sent() { # sent FOLDER BYTES: of a local step
     if [ "$got" = "$2" ]; then passed=$((passed + 1)); else
         failed=$((failed + 1)); echo "FAILED: $1 sent [$got] bytes a step, not [$2]"; fi
 }
-sent ssgd 18944.0
+sent ssgd 24320.0
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --evaluate-every 0.25 --run judged
-sent judged 18944.0 # evaluations are no step's
+sent judged 24320.0 # evaluations are no step's
 number=0
 for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes' \
     'ssgd --compress terngrad --overlap no --scope global' 'ssgd --compress dgc --density 0.05 --density-warmup 1' \
@@ -168,9 +168,9 @@ for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes
         --resume $run/checkpoints/step-00000006
     same "resumed with $options, another model" $run/model.safetensors $run-again/model.safetensors
 done
-sent small1 9472.0
-sent small3 1200.0
-if grep -q '"kind":"window".*"sent_bytes":9472' small1/metrics.jsonl; then passed=$((passed + 1)); else
+sent small1 12160.0
+sent small3 1536.0
+if grep -q '"kind":"window".*"sent_bytes":12160' small1/metrics.jsonl; then passed=$((passed + 1)); else
     failed=$((failed + 1)); echo "FAILED: no sent_bytes in metrics.jsonl"; fi
 expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --compress dgc --run alone-dgc
 same "DGC on one rank is not SGD" alone-dgc/model.safetensors alone-ssgd/model.safetensors

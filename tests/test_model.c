@@ -149,17 +149,19 @@ static void test_flat_layout(void **state)
         {"mlp", 8, 64 * 192 + 64 + 10 * 64 + 10},
         {"tiny", 8, 4082},
         {"resnet18", 32, 11173962},
+        {"resnet20", 32, 272474},
         {"vgg16", 32, 14724042},
     };
     (void)state;
-    for (int k = 0; k < 8; k++) {
-        ts_type type = k < 4 ? TS_F32 : TS_BF16;
-        ts_model *m = open_model(cases[k % 4].name, cases[k % 4].side, type, NULL, 1 << 20);
+    enum { N = sizeof cases / sizeof *cases };
+    for (int k = 0; k < 2 * N; k++) {
+        ts_type type = k < N ? TS_F32 : TS_BF16;
+        ts_model *m = open_model(cases[k % N].name, cases[k % N].side, type, NULL, 1 << 20);
         ts_flat *f = ts_model_flat(m);
         int n;
         const ts_tensor *tensors = ts_model_tensors(m, &n);
         size_t end = 0, void_biases = 0, real = 0, statistics_end = 0;
-        assert_int_equal(ts_model_parameter_count(m), cases[k % 4].count);
+        assert_int_equal(ts_model_parameter_count(m), cases[k % N].count);
         for (int i = 0; i < n; i++) {
             const ts_tensor *t = &tensors[i];
             size_t product = 1;
@@ -182,10 +184,10 @@ static void test_flat_layout(void **state)
             }
         }
         assert_int_equal(end, f->n);
-        assert_int_equal(real, cases[k % 4].count);
+        assert_int_equal(real, cases[k % N].count);
         assert_true(statistics_end <= f->n_statistics);
         /* what PyTorch counts and we do not */
-        assert_int_equal(void_biases, strcmp(cases[k % 4].name, "vgg16") ? 0 : 14728266 - 14724042);
+        assert_int_equal(void_biases, strcmp(cases[k % N].name, "vgg16") ? 0 : 14728266 - 14724042);
         check_padding(m, f->parameters);
         for (size_t i = 0; f->shadow && i < f->n; i++)
             if (f->shadow[i] != ts_bf16_from_float(f->parameters[i]))

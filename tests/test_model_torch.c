@@ -232,7 +232,7 @@ static void test_against_pytorch(void **state)
         }
     }
     fclose(file);
-    assert_int_equal(networks, 4);
+    assert_int_equal(networks, 5);
 }
 
 int main(int argc, char **argv)

@@ -5,8 +5,11 @@
  * (other blocks, bf16). That order is asked for at a fixed batch, so that it does not depend on
  * the batch of a workspace; packing to and from PyTorch's order is a reorder too.
  *
+ * To the library the padding channels of a blocked layout are channels like others, zeros in x, dy
+ * and weight: asked for 8 channels of a block of 16, oneDNN 2.6 takes its plain loops.
+ *
  * A bf16 pass may run in fp32, widened on the way in and rounded on the way out, where Winograd's
- * method in fp32 beats direct bf16 (`widens`). */
+ * method in fp32 beats direct bf16 (`widens`). fp32 with few channels is winograd.c's. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,6 +17,7 @@
 #include "ops/host/host_op.h"
 #include "ops/host/pack.h"
 #include "ops/host/weight_gradient.h"
+#include "ops/host/winograd.h"
 
 enum { ORDER_BATCH = 16, PASSES = 3 };
 
@@ -33,7 +37,9 @@ typedef struct pass {
 
 typedef struct conv {
     ts_op base;
-    ts_md order, plain; /* fp32: of the flat buffers, of PyTorch */
+    ts_op_desc desc;    /* with padding channels, as the library sees it */
+    ts_md order, plain; /* fp32: of the flat buffers, of PyTorch; padding channels included */
+    char *padded;       /* memory for a weight in `plain`, where there are padding channels */
     pass passes[PASSES];
     dnnl_primitive_t to_order, to_plain;
     dnnl_stream_t stream;
@@ -43,6 +49,7 @@ typedef struct conv {
     size_t gradient_at; /* in scratch */
     size_t sum_at;      /* in scratch: dy + dy2, where y has two readers */
     bool own_gradient;  /* weight_gradient.c makes it */
+    bool winograd;      /* winograd.c does all passes, and none has a primitive */
 } conv;
 
 static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
@@ -53,6 +60,15 @@ static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
 static size_t aligned(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
+}
+
+static ts_op_desc with_padding(const ts_op_desc *d)
+{
+    ts_op_desc padded = *d;
+    int in = ts_layout_block(d->in_layout), out = ts_layout_block(d->layout);
+    padded.in.c = (d->in.c + in - 1) / in * in;
+    padded.out.c = (d->out.c + out - 1) / out * out;
+    return padded;
 }
 
 static ts_status open_mds(const ts_op_desc *d, int batch, ts_md *src, ts_md *dst)
@@ -126,7 +142,7 @@ static ts_op_desc wide(const ts_op_desc *d)
 static bool onednn_serves(const ts_device *device, const ts_op_desc *d, const char **why_p)
 {
     const char *why = NULL;
-    ts_op_desc training = *d;
+    ts_op_desc training = with_padding(d);
     training.training = true;
     if (!strcmp(device->ops->name, "cuda"))
         return false; /* not its business */
@@ -150,15 +166,20 @@ static bool onednn_serves(const ts_device *device, const ts_op_desc *d, const ch
 
 /* ---- planning ---- */
 
+static void need_scratch(conv *c, size_t bytes)
+{
+    if (bytes > c->base.scratch_bytes) c->base.scratch_bytes = bytes;
+}
+
 static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
 {
     pass *p = &c->passes[which];
     ts_md src = {0}, dst = {0};
     dnnl_primitive_desc_t pd = NULL;
-    ts_op_desc widened = wide(&c->base.desc);
-    p->widens = winograd_beats_bf16(&c->base.desc, which) &&
+    ts_op_desc widened = wide(&c->desc);
+    p->widens = winograd_beats_bf16(&c->desc, which) &&
                 describe_by(true, &widened, widened.in.n, which, NULL, &pd) == dnnl_success;
-    const ts_op_desc *d = p->widens ? &widened : &c->base.desc;
+    const ts_op_desc *d = p->widens ? &widened : &c->desc;
     if (!p->widens) TS_TRY(ts_dnnl_check(describe(d, d->in.n, which, fixed, &pd), "convolution"));
     ts_status status = ts_dnnl_check(dnnl_primitive_create(&p->primitive, pd), "convolution");
     if (!status)
@@ -187,7 +208,7 @@ static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
             (i ? ts_layout_count(d->layout, d->out) : ts_layout_count(d->in_layout, d->in)) *
             sizeof(float));
     }
-    if (bytes_needed > c->base.scratch_bytes) c->base.scratch_bytes = bytes_needed;
+    need_scratch(c, bytes_needed);
     return status;
 }
 
@@ -195,7 +216,7 @@ static ts_status open_packing(conv *c, pass *p)
 {
     if (ts_md_same(&p->weights_md, &c->order)) return TS_OK;
     p->packs = true;
-    p->packing = ts_packing_find(&c->base.desc, &c->order, &p->weights_md);
+    p->packing = ts_packing_find(&c->desc, &c->order, &p->weights_md);
     if (!p->packing) {
         TS_TRY(ts_dnnl_reorder(&c->order, &p->weights_md, &p->pack));
         TS_TRY(ts_md_memory(&c->order, &p->pack_from));
@@ -229,16 +250,30 @@ static ts_status convert(const conv *c, dnnl_primitive_t primitive, const ts_md 
     return status;
 }
 
+/* Bytes of one output's weights in PyTorch's order. */
+static size_t row_bytes(const ts_op_desc *d)
+{
+    return (size_t)(d->in.c * d->kernel * d->kernel) * sizeof(float);
+}
+
 static void onednn_pack(const ts_op *op, float *to, const float *plain)
 {
     const conv *c = (const conv *)op;
-    (void)convert(c, c->to_order, &c->plain, &c->order, plain, to);
+    size_t row = row_bytes(&op->desc), padded = row_bytes(&c->desc);
+    for (size_t o = 0; c->padded && o < (size_t)op->desc.out.c; o++)
+        memcpy(c->padded + o * padded, (const char *)plain + o * row, row);
+    const float *from = c->padded ? (const float *)(void *)c->padded : plain;
+    (void)convert(c, c->to_order, &c->plain, &c->order, from, to);
 }
 
 static void onednn_unpack(const ts_op *op, float *plain, const float *from)
 {
     const conv *c = (const conv *)op;
-    (void)convert(c, c->to_plain, &c->order, &c->plain, from, plain);
+    size_t row = row_bytes(&op->desc), padded = row_bytes(&c->desc);
+    float *to = c->padded ? (float *)(void *)c->padded : plain;
+    (void)convert(c, c->to_plain, &c->order, &c->plain, from, to);
+    for (size_t o = 0; c->padded && o < (size_t)op->desc.out.c; o++)
+        memcpy((char *)plain + o * row, c->padded + o * padded, row);
 }
 
 /* A name for an order, whatever the library calls it: where it puts each element. */
@@ -265,7 +300,7 @@ static ts_status name_order(conv *c)
 
 static ts_status find_order(conv *c)
 {
-    ts_op_desc nominal = c->base.desc;
+    ts_op_desc nominal = c->desc;
     dnnl_primitive_desc_t pd;
     dnnl_engine_t engine = NULL;
     nominal.training = true;
@@ -274,23 +309,27 @@ static ts_status find_order(conv *c)
     ts_status status = ts_md_query(&c->order, pd, dnnl_query_diff_weights_md);
     dnnl_primitive_desc_destroy(pd);
     TS_TRY(status);
-    TS_TRY(weights_md(&c->base.desc, TS_F32, dnnl_oihw, &c->plain));
+    TS_TRY(weights_md(&c->desc, TS_F32, dnnl_oihw, &c->plain));
     TS_TRY(ts_dnnl_reorder(&c->plain, &c->order, &c->to_order));
     TS_TRY(ts_dnnl_reorder(&c->order, &c->plain, &c->to_plain));
     TS_TRY(ts_dnnl_engine(&engine));
     TS_TRY(
         ts_dnnl_check(dnnl_stream_create(&c->stream, engine, dnnl_stream_default_flags), "stream"));
     c->base.weight_n = ts_md_bytes(&c->order) / sizeof(float);
+    size_t n = ts_op_plain_weight_count(&c->desc);
+    if (n != ts_op_plain_weight_count(&c->base.desc)) {
+        c->padded = calloc(n, sizeof(float));
+        TS_NEED(c->padded, TS_ENOMEM, "no memory for a weight of %zu elements", n);
+    }
     return name_order(c);
 }
 
 static ts_status open_gradient(conv *c)
 {
     pass *p = &c->passes[TS_CONV_WEIGHTS];
-    c->own_gradient = ts_weight_gradient_serves(&c->base.desc, &c->order);
+    c->own_gradient = ts_weight_gradient_serves(&c->desc, &c->order);
     if (c->own_gradient) {
-        size_t scratch = ts_weight_gradient_scratch(&c->base.desc);
-        if (scratch > c->base.scratch_bytes) c->base.scratch_bytes = scratch;
+        need_scratch(c, ts_weight_gradient_scratch(&c->desc));
         return TS_OK;
     }
     ts_status status = open_pass(c, TS_CONV_WEIGHTS, &c->order);
@@ -301,18 +340,36 @@ static ts_status open_gradient(conv *c)
     TS_TRY(ts_md_memory(&p->weights_md, &c->gradient_from));
     TS_TRY(ts_md_memory(&c->order, &c->gradient_to));
     c->gradient_at = p->scratch_bytes;
-    size_t bytes = p->scratch_bytes + aligned(ts_md_bytes(&p->weights_md));
-    if (bytes > c->base.scratch_bytes) c->base.scratch_bytes = bytes;
+    need_scratch(c, p->scratch_bytes + aligned(ts_md_bytes(&p->weights_md)));
     return TS_OK;
 }
 
 static void open_sum(conv *c)
 {
-    const ts_op_desc *d = &c->base.desc;
+    const ts_op_desc *d = &c->desc;
     if (!d->two_readers) return;
     c->sum_at = aligned(c->base.scratch_bytes);
     c->base.scratch_bytes =
         c->sum_at + aligned(ts_layout_count(d->layout, d->out) * ts_type_bytes(d->type));
+}
+
+static ts_status open_passes(conv *c)
+{
+    TS_TRY(open_pass(c, TS_CONV_FORWARD, NULL));
+    TS_TRY(open_packing(c, &c->passes[TS_CONV_FORWARD]));
+    if (!c->desc.training) return TS_OK;
+    if (c->desc.needs_dx) {
+        TS_TRY(open_pass(c, TS_CONV_DATA, NULL));
+        TS_TRY(open_packing(c, &c->passes[TS_CONV_DATA]));
+    }
+    return open_gradient(c);
+}
+
+static void open_winograd(conv *c)
+{
+    int passes = c->desc.training ? PASSES : 1;
+    for (int i = 0; i < passes; i++)
+        need_scratch(c, ts_winograd_scratch(&c->desc, (ts_conv_pass)i));
 }
 
 static void onednn_release(ts_op *op)
@@ -336,6 +393,7 @@ static void onednn_release(ts_op *op)
     if (c->stream) dnnl_stream_destroy(c->stream);
     ts_md_close(&c->plain);
     ts_md_close(&c->order);
+    free(c->padded);
     free(c);
 }
 
@@ -347,17 +405,14 @@ static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_
     TS_NEED(c, TS_ENOMEM, "no memory for a convolution");
     c->base.ops = &ts_op_onednn;
     c->base.desc = *d;
+    c->desc = with_padding(d);
     TS_TRY_TO(status, fail, find_order(c));
-    TS_TRY_TO(status, fail, open_pass(c, TS_CONV_FORWARD, NULL));
-    TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_FORWARD]));
-    if (d->training && d->needs_dx) {
-        TS_TRY_TO(status, fail, open_pass(c, TS_CONV_DATA, NULL));
-        TS_TRY_TO(status, fail, open_packing(c, &c->passes[TS_CONV_DATA]));
-    }
-    if (d->training) {
-        TS_TRY_TO(status, fail, open_gradient(c));
-        open_sum(c);
-    }
+    c->winograd = ts_winograd_serves(&c->desc, &c->order);
+    if (c->winograd)
+        open_winograd(c);
+    else
+        TS_TRY_TO(status, fail, open_passes(c));
+    if (d->training) open_sum(c);
     *op_p = &c->base;
     return TS_OK;
 fail:
@@ -375,7 +430,7 @@ static void *weights_of(const pass *p, const ts_op_args *a)
 static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void *src,
                          void *weights, void *dst, const int arg_of[3])
 {
-    const ts_op_desc *d = &c->base.desc;
+    const ts_op_desc *d = &c->desc;
     size_t n[2] = {ts_layout_count(d->in_layout, d->in), ts_layout_count(d->layout, d->out)};
     int from = p == &c->passes[TS_CONV_DATA]; /* backward data goes from dst to src */
     void *ends[2] = {src, dst};
@@ -400,13 +455,18 @@ static ts_status run_forward(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_FORWARD];
+    if (c->winograd) {
+        ts_winograd_run(&c->desc, TS_CONV_FORWARD, r->args.x, r->args.weight, r->args.y,
+                        r->args.scratch);
+        return TS_OK;
+    }
     return execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, weights_of(p, &r->args), r->args.y,
                    names);
 }
 
 static void *gradient_of(const conv *c, const ts_op_args *a)
 {
-    const ts_op_desc *d = &c->base.desc;
+    const ts_op_desc *d = &c->desc;
     bool bf16 = d->type == TS_BF16;
     if (!a->dy2) return (void *)(uintptr_t)a->dy;
     void *sum = (char *)a->scratch + c->sum_at;
@@ -423,6 +483,11 @@ static ts_status run_backward_data(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_DATA];
+    if (c->winograd) {
+        ts_winograd_run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), r->args.weight,
+                        r->args.dx, r->args.scratch);
+        return TS_OK;
+    }
     return execute(c, p, &r->args, r->args.dx, weights_of(p, &r->args), gradient_of(c, &r->args),
                    names);
 }
@@ -436,8 +501,12 @@ static ts_status run_backward_weights(const void *args)
     void *x = (void *)(uintptr_t)r->args.x, *dy = gradient_of(c, &r->args);
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
+    if (c->winograd) {
+        ts_winograd_gradient(&c->desc, x, dy, r->args.dweight, r->args.scratch);
+        return TS_OK;
+    }
     if (c->own_gradient) {
-        ts_weight_gradient_run(&c->base.desc, x, dy, r->args.dweight, r->args.scratch);
+        ts_weight_gradient_run(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
     TS_TRY(execute(c, p, &r->args, x, to, dy, names));
@@ -467,7 +536,7 @@ static ts_status run_refresh(const void *args)
         dnnl_memory_set_data_handle(p->pack_to, to);
         TS_TRY(run_reorder(p->pack, c->stream, p->pack_from, p->pack_to));
     }
-    if (n) ts_packing_run(packings, packed, n, &r->op->desc, r->args.weight);
+    if (n) ts_packing_run(packings, packed, n, &c->desc, r->args.weight);
     return TS_OK;
 }
 

@@ -74,6 +74,74 @@ TS_INLINE void forward_channels(const ts_op_run *r, const map *x, const map *y, 
     }
 }
 
+/* Global average pooling has one output a channel: up to 16 channels that lie side by side go
+ * together, in the order of the general loops. */
+enum { SIDE_BY_SIDE = 16 };
+
+static bool is_global_average(const ts_op_desc *d)
+{
+    return d->kind == TS_OP_AVERAGE_POOL && !d->kernel;
+}
+
+/* How many channels from `c` on lie side by side. */
+static int channels_together(const ts_op_desc *d, const map *m, int c)
+{
+    int width = m->lanes - c % m->lanes, left = d->in.c - c;
+    width = width < left ? width : left;
+    return width < SIDE_BY_SIDE ? width : SIDE_BY_SIDE;
+}
+
+TS_INLINE void average(const ts_op_run *r, const map *x, const map *y, int n, int c, int width,
+                       bool bf16)
+{
+    const ts_op_desc *d = &r->op->desc;
+    size_t at = channel_at(x, n, c);
+    float sum[SIDE_BY_SIDE] = {0}, share = ts_pool_share(d, 0, 0);
+    for (int p = 0; p < d->in.h * d->in.w; p++, at += x->column)
+        for (int i = 0; i < width; i++) sum[i] += ts_host_load(r->args.x, at + (size_t)i, bf16);
+    for (int i = 0; i < width; i++)
+        ts_host_store(r->args.y, channel_at(y, n, c + i), sum[i] * share, bf16);
+}
+
+TS_INLINE void spread(const ts_op_run *r, const map *dx, const map *dy, int n, int c, int width,
+                      bool bf16)
+{
+    const ts_op_desc *d = &r->op->desc;
+    size_t at = channel_at(dx, n, c);
+    float part[SIDE_BY_SIDE], share = ts_pool_share(d, 0, 0);
+    for (int i = 0; i < width; i++) {
+        size_t from = channel_at(dy, n, c + i);
+        float g = ts_host_load(r->args.dy, from, bf16);
+        if (r->args.dy2) g += ts_host_load(r->args.dy2, from, bf16);
+        part[i] = g * share;
+    }
+    for (int p = 0; p < d->in.h * d->in.w; p++, at += dx->column)
+        for (int i = 0; i < width; i++) ts_host_store(r->args.dx, at + (size_t)i, part[i], bf16);
+}
+
+/* `in` and `out`: of x and y, or dx and dy. */
+static void pool_globally(const ts_op_run *r, const map *in, const map *out, bool backward)
+{
+    const ts_op_desc *d = &r->op->desc;
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < d->in.n; n++)
+        for (int c = 0, width; c < d->in.c; c += width) {
+            width = channels_together(d, in, c);
+#define CASE(FULL, BF16, BACKWARD)                                                                 \
+    if ((width == SIDE_BY_SIDE) == FULL && in->bf16 == BF16 && backward == BACKWARD)               \
+        (BACKWARD ? spread : average)(r, in, out, n, c, FULL ? SIDE_BY_SIDE : width, BF16);
+            CASE(true, false, false)
+            CASE(true, false, true)
+            CASE(true, true, false)
+            CASE(true, true, true)
+            CASE(false, false, false)
+            CASE(false, false, true)
+            CASE(false, true, false)
+            CASE(false, true, true)
+#undef CASE
+        }
+}
+
 static ts_status pool_forward(const ts_op_run *r)
 {
     const ts_op_desc *d = &r->op->desc;
@@ -81,6 +149,10 @@ static ts_status pool_forward(const ts_op_run *r)
     bool max = d->kind == TS_OP_MAX_POOL;
     if (y.lanes > 1 && d->out.c % y.lanes) /* padding channels are zero */
         memset(r->args.y, 0, ts_layout_count(d->layout, d->out) * ts_type_bytes(d->type));
+    if (is_global_average(d)) {
+        pool_globally(r, &x, &y, false);
+        return TS_OK;
+    }
 #pragma omp parallel for collapse(2)
     for (int n = 0; n < d->out.n; n++)
         for (int h = 0; h < d->out.h; h++)
@@ -127,6 +199,10 @@ static ts_status pool_backward(const ts_op_run *r)
     bool max = d->kind == TS_OP_MAX_POOL;
     if (dx.lanes > 1 && d->in.c % dx.lanes)
         memset(r->args.dx, 0, ts_layout_count(d->in_layout, d->in) * ts_type_bytes(d->type));
+    if (is_global_average(d)) {
+        pool_globally(r, &dx, &dy, true);
+        return TS_OK;
+    }
 #pragma omp parallel for collapse(2)
     for (int n = 0; n < d->in.n; n++)
         for (int h = 0; h < d->in.h; h++)

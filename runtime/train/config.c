@@ -8,7 +8,7 @@
 
 static const ts_option model_rows[] = {
     {"model", TS_OPTION_TEXT, AT(model), "resnet18", NULL, 0, 0,
-     "network: resnet18, vgg16, mlp or tiny; its form follows the size of the pictures"},
+     "network: resnet18, resnet20, vgg16, mlp, tiny; its form follows the pictures' size"},
     {"type", TS_OPTION_CHOICE, AT(type), "auto", "auto|fp32|tf32|bf16", 0, 0,
      "type of activations; auto takes bf16 where the device is made for it; tf32 is fp32 whose "
      "products may round their factors (CUDA); parameters, momentum, gradients and statistics are "
