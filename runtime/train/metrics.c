@@ -157,6 +157,20 @@ static void take_collectives(ts_metrics *m)
     }
 }
 
+/* The steps of the oldest window whose times are open have all been seen: it takes what they took. A
+ * window may be opened after that, when a flush cuts one short. */
+static void take_window(ts_metrics *m)
+{
+    window *w = &m->windows[m->drained % PENDING];
+    if (m->drained == m->opened || m->seen != w->runs) return;
+    take_collectives(m);
+    w->times = m->open;
+    w->times.sent = w->sent;
+    if (w->first >= m->t->config->settle) add(&m->total, &w->times);
+    m->open = (tally){0};
+    m->drained++;
+}
+
 /* A span has ended. Steps close windows; what else compute does adds to the window that is open. */
 static void on_span(void *context, const ts_span *span)
 {
@@ -186,17 +200,7 @@ static void on_span(void *context, const ts_span *span)
     if (!m->open.steps++) m->open.begin = span->begin_ns;
     m->open.end = span->end_ns;
     m->seen++;
-    if (m->drained < m->opened) {
-        window *w = &m->windows[m->drained % PENDING];
-        if (m->seen == w->runs) {
-            take_collectives(m);
-            w->times = m->open;
-            w->times.sent = w->sent;
-            if (w->first >= m->t->config->settle) add(&m->total, &w->times);
-            m->open = (tally){0};
-            m->drained++;
-        }
-    }
+    take_window(m);
 }
 
 static double hidden_share(const tally *times)
@@ -307,6 +311,7 @@ static ts_status close_window(ts_metrics *m)
     TS_TRY(ts_stream_copy(m->t->compute, w->sums, m->t->control, sizeof *w->sums));
     TS_TRY(ts_event_record(w->copied, m->t->compute));
     m->opened++;
+    take_window(m);
     return TS_OK;
 }
 
