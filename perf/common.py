@@ -63,7 +63,11 @@ def train_to_accuracy(build, ranks, run, *options):
         threads = str(max(1, os.cpu_count() // ranks))
         output(command, dict(os.environ, OMP_NUM_THREADS=threads))
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
-    return read_record(run)
+    record = read_record(run)
+    for key, value in zip(options[::2], options[1::2]):
+        if record["config"].get(key[2:]) != value:
+            sys.exit(f"{sys.argv[0]}: {run} was trained with {key} {record['config'].get(key[2:])}, not {value}: remove it")
+    return record
 
 
 def accuracy_of(run):

@@ -254,8 +254,10 @@ expect 0 'done' "$program" train $quick --steps 20 --echo auto --run auto
 same "an automatic echo without an input" plain/model.safetensors auto/model.safetensors
 # an average that is late because rank 1 is slow: rank 0 makes steps that are not counted
 is "steps while no average is late" "$(grep -c '"echo_steps": 0' plain/run.json)" 1
-expect 0 'or an average is late|done' unequal --period 2 --echo auto --steps 12 --log-every 12 --checkpoint-every 1 --run late
+expect 0 'used again while an average is late|done' unequal --period 2 --echo auto --steps 12 --log-every 12 --checkpoint-every 1 --run late
 is "steps while averages were late" "$(grep -c '"echo_steps": [1-9]' late/run.json)" 1
+is "a step's time holds its waits" "$(grep -c '"compute_s":-' late/metrics.jsonl)" 0
+is "no more pictures a second than rank 1, and a period ahead of it, could" "$(sed -n 's/.*"images_per_second": \([0-9]*\).*/\1/p' late/run.json | awk '{ print ($1 <= 170) }')" 1
 expect 0 'step 12|done' unequal --period 2 --echo auto --steps 12 --log-every 12 --run later --resume late/checkpoints/step-00000008
 # an input of 4 batches a second: 2 s for 8 steps, which are mostly a wait, and the wait is told
 expect 0 'done' "$program" train $quick --steps 8 --log-every 8 --input-rate 64 --timeline --run slow

@@ -8,6 +8,7 @@
 enum { BATCH = 4, SAMPLES = 24 };
 
 static ts_device *device;
+static ts_world one = {.size = 1};
 
 typedef struct rig {
     ts_config config;
@@ -22,6 +23,7 @@ static void open_rig(rig *r, double seconds, double echo, const char *at, ts_con
     *r = (rig){.config = {.batch = BATCH, .echo = echo, .echo_at = at, .echo_most = 3}};
     ts_trainer *t = &r->t;
     t->config = &r->config;
+    t->world = &one;
     t->device = device;
     t->step = control.step;
     t->schedule = (ts_schedule){.peak = 1, .total = 1000};
@@ -157,12 +159,13 @@ static void test_repeat(void **state)
     rig r;
     (void)state;
     open_rig(&r, 1e-9, 0, "example", (ts_control){0});
-    assert_false(ts_input_repeat(r.input)); /* there is no last batch */
+    assert_false(ts_input_can_repeat(r.input)); /* there is no last batch */
     for (int s = 0; s < 20; s++) {
         run_step(&r, &seen);
         assert_true(seen.step == s && position_of(&seen) == s * BATCH && seen.repeats == 0);
         for (int uses = 1; uses < 1 + s % 3; uses++) {
-            assert_true(ts_input_repeat(r.input));
+            assert_true(ts_input_can_repeat(r.input));
+            ts_input_repeat(r.input);
             run_step(&r, &again);
             r.t.step--;
             OK(ts_input_repeated(r.input));
@@ -173,15 +176,15 @@ static void test_repeat(void **state)
             assert_true(again.learning_rate == ts_schedule_rate(&r.t.schedule, s + 1));
         }
         assert_int_equal(ts_input_fresh(&r.t, r.t.control, r.t.step), (s + 1) * BATCH);
-        if (s % 3 == 2) assert_false(ts_input_repeat(r.input));
+        if (s % 3 == 2) assert_false(ts_input_can_repeat(r.input));
     }
     run_step(&r, &seen);
     assert_int_equal(seen.echoed, 19); /* 0 + 1 + 2, six times, and 0 + 1 */
     close_rig(&r);
     open_rig(&r, 1e-9, 2, "example", (ts_control){0});
     run_step(&r, &seen);
-    assert_false(ts_input_repeat(r.input)); /* a fixed echo */
-    assert_false(ts_input_repeat(NULL));
+    assert_false(ts_input_can_repeat(r.input)); /* a fixed echo */
+    assert_false(ts_input_can_repeat(NULL));
     close_rig(&r);
 }
 
@@ -209,8 +212,7 @@ static void test_resume(void **state)
 static void test_nothing_to_wait_for(void **state)
 {
     ts_config config = {.batch = BATCH, .echo_at = "example"};
-    ts_world alone = {.size = 1};
-    ts_trainer t = {.config = &config, .device = device, .world = &alone};
+    ts_trainer t = {.config = &config, .device = device, .world = &one};
     ts_input *input = (ts_input *)&t;
     ts_augment augment = {0};
     (void)state;

@@ -58,7 +58,7 @@ typedef struct ts_part {
     void *at;
     size_t bytes;
 } ts_part;
-enum { TS_PARTS_MAX = 64 };
+enum { TS_PARTS_MAX = 128 };
 
 typedef struct ts_algorithm_ops ts_algorithm_ops;
 typedef struct ts_algorithm {

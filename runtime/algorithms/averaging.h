@@ -3,9 +3,9 @@
  * At some local step: y <- x, and start a <- mean over ranks of y on comm. d steps later compute
  * waits for that average and merges it:
  *     blended     x <- xi x + (1 - xi) a       DaSGD; xi = 0, d = 0 is Local-SGD
- *     corrected   x <- x + (1 - xi) (a - y)    no local progress is lost; xi = 0, d = k is
- * CoCoD-SGD Averages in flight are numbered by their start; each lies in a slot of its own, so that
- * a delay may exceed a period.
+ *     corrected   x <- x + (1 - xi) (a - y)    no local progress is lost; CoCoD-SGD: xi = 0, d = k
+ * Averages in flight are numbered by their start. Each lies in a slot of its own, so that a delay
+ * may exceed a period.
  *
  * Slow momentum (exchange.h): what comes back from comm, and is merged in the place of a, is the
  * outer model z that a has moved. SlowMo is that with d = 0: x <- z. With a delay it is our

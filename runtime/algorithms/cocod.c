@@ -28,5 +28,6 @@ const ts_algorithm_ops ts_algorithm_cocod = {
     .rule = "every k steps: x <- mean over ranks of y + (x - y), then y <- x; the mean is made "
             "during the k steps between",
     .open = cocod_open,
+    .late = ts_periodic_late,
     TS_PERIODIC,
 };

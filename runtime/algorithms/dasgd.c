@@ -36,5 +36,6 @@ const ts_algorithm_ops ts_algorithm_dasgd = {
     .paper = "arXiv:2006.00441",
     .rule = "every k steps start a <- mean over ranks of x; d steps later x <- xi x + (1 - xi) a",
     .open = dasgd_open,
+    .late = ts_periodic_late,
     TS_PERIODIC,
 };

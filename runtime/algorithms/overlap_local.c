@@ -5,8 +5,9 @@
  * Every k-th step a rank is pulled to an anchor z, equal on all ranks, and starts to move it by
  * what it has found, which arrives k steps later:
  *     x_i <- (1 - alpha) x_i + alpha z ;  v_i <- beta v_i + (x_i - z) ;  z <- mean of z + v_j
+ * with v scaled when the learning rate changes, since the authors' code keeps v over the rate.
  * The mean is linear, so one v, of the mean of the x, moves z as those of all ranks: z is the outer
- * model of slow momentum (exchange.h) with u = -v / lr, which is also what the authors' code keeps.
+ * model of slow momentum (exchange.h) with u = -v / lr.
  * The first anchor is the common model. In the long run a pull leaves (1 - alpha) / (1 - alpha
  * beta) of the progress: a learning rate tuned for S-SGD is that much too small. Drain pulls once
  * more. */
@@ -37,5 +38,6 @@ const ts_algorithm_ops ts_algorithm_overlap_local = {
             "mean over ranks of z + v",
     .open = overlap_local_open,
     .before_update = ts_periodic_before_update,
+    .late = ts_periodic_late,
     TS_PERIODIC,
 };

@@ -15,14 +15,14 @@ void ts_periodic_close(ts_algorithm *algorithm);
 ts_status ts_periodic_begin(ts_algorithm *algorithm);
 ts_status ts_periodic_before_update(ts_algorithm *algorithm, int64_t step); /* for at_start */
 ts_status ts_periodic_after_update(ts_algorithm *algorithm, int64_t step);
-bool ts_periodic_late(ts_algorithm *algorithm, int64_t step);
+bool ts_periodic_late(ts_algorithm *algorithm, int64_t step); /* for a delay */
 ts_status ts_periodic_drain(ts_algorithm *algorithm);
 int ts_periodic_state(ts_algorithm *algorithm, ts_part *parts, int max);
 
 /* In such an algorithm's table of operations. */
 #define TS_PERIODIC                                                                                \
     .periodic = true, .close = ts_periodic_close, .begin = ts_periodic_begin,                      \
-    .after_update = ts_periodic_after_update, .late = ts_periodic_late,                            \
-    .drain = ts_periodic_drain, .state = ts_periodic_state
+    .after_update = ts_periodic_after_update, .drain = ts_periodic_drain,                          \
+    .state = ts_periodic_state
 
 #endif

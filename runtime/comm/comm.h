@@ -56,6 +56,8 @@ ts_status ts_world_agree(ts_world *world, ts_status mine);
 /* TS_OK when `bytes` of `data` are the same on every rank; else TS_EUSAGE on all of
  * them; rank 0 names the first that differs. `what` is for the message. */
 ts_status ts_world_same(ts_world *world, const char *what, const void *data, size_t bytes);
+/* The sum over ranks of one number of each. */
+ts_status ts_world_sum(ts_world *world, int64_t mine, int64_t *sum_p);
 
 /* "rank 1 (host b), rank 3 (host c)": the ranks whose processes do not answer within `wait_ms`;
  * returns how many. */

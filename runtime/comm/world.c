@@ -101,6 +101,20 @@ ts_status ts_world_same(ts_world *world, const char *what, const void *data, siz
     return status;
 }
 
+ts_status ts_world_sum(ts_world *world, int64_t mine, int64_t *sum_p)
+{
+    *sum_p = mine;
+    if (world->size == 1) return TS_OK;
+    int64_t *all = malloc((size_t)world->size * sizeof *all);
+    TS_TRY(ts_world_agree(world, all ? TS_OK
+                                     : TS_ERROR(TS_ENOMEM, "no memory for %d ranks", world->size)));
+    ts_status status = world->ops->all_gather(world, &mine, all, sizeof mine);
+    *sum_p = 0;
+    for (int r = 0; r < world->size && status == TS_OK; r++) *sum_p += all[r];
+    free(all);
+    return status;
+}
+
 int ts_world_silent(ts_world *world, int wait_ms, char *text, size_t bytes)
 {
     bool *alive = calloc((size_t)world->size, sizeof *alive);

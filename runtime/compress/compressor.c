@@ -29,7 +29,8 @@ const ts_compressor_ops *const ts_compressors[] = {&ts_compressor_bf16,
 const ts_option ts_compression_options[] = {
     {"compress", TS_OPTION_CHOICE, AT(name), "none", "none|bf16|qsgd|terngrad|topk|randomk|dgc", 0,
      0,
-     "what travels in place of fp32: gradients (ssgd), changes since the last average (local, "
+     "what travels in place of fp32: gradients (ssgd, pipe, od), changes since the last average "
+     "(local, "
      "cocod, dasgd)"},
     {"levels", TS_OPTION_INT, AT(levels), "7", NULL, 1, 127,
      "steps from 0 to a block's largest element, in codes of 2 bits (1), 4 (to 7) or 8: qsgd"},

@@ -114,6 +114,8 @@ static ts_status take_vector(const ts_safetensors *file, const char *path, const
         if (is_statistic(t) != statistics || t->role == TS_TENSOR_VOID_BIAS) continue;
         snprintf(name, sizeof name, "%s%s", prefix, t->name);
         const ts_file_tensor *found = ts_safetensors_find(file, name);
+        TS_NEED(found || strncmp(prefix, "algorithm.", 10), TS_EDATA,
+                "%s has no %s: give the options that its run was given", path, name);
         TS_NEED(found, TS_EDATA, "%s has no tensor %s, which model %s needs", path, name,
                 ts_model_name(model));
         bool same = found->type == TS_FILE_F32 && found->rank == t->rank;
@@ -303,6 +305,16 @@ static void part_name(char *name, const ts_part *part)
              part->kind == TS_PART_HOST ? "" : ".");
 }
 
+static ts_status parts_of(ts_trainer *t, ts_part *parts, int *n_p)
+{
+    const ts_algorithm_ops *ops = t->algorithm->ops;
+    *n_p = ops->state ? ops->state(t->algorithm, parts, TS_PARTS_MAX) : 0;
+    TS_NEED(*n_p < TS_PARTS_MAX, TS_EUSAGE,
+            "%s has more than %d vectors to save: lower --delay or raise --period", ops->name,
+            TS_PARTS_MAX - 1);
+    return TS_OK;
+}
+
 static ts_status fill_bag(bag *b, ts_trainer *t)
 {
     const ts_flat *flat = ts_model_flat(t->model);
@@ -314,8 +326,8 @@ static ts_status fill_bag(bag *b, ts_trainer *t)
     TS_TRY(ts_stream_copy(t->compute, &control, t->control, sizeof control));
     TS_TRY(ts_stream_sync(t->compute));
     TS_TRY(bag_bytes(b, "control", &control, sizeof control));
-    int n =
-        t->algorithm->ops->state ? t->algorithm->ops->state(t->algorithm, parts, TS_PARTS_MAX) : 0;
+    int n;
+    TS_TRY(parts_of(t, parts, &n));
     for (int i = 0; i < n; i++) {
         char name[TS_FILE_NAME_MAX];
         part_name(name, &parts[i]);
@@ -496,12 +508,12 @@ static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char
     if (batch > 0 && batch != t->shard.batch && word_of(file, "global-batch") == t->shard.global) {
         ts_info("rank 0's batch was %lld in the checkpoint's run and is %d now, by --shares",
                 (long long)batch, t->shard.batch);
-        control.position = control.position / batch * t->shard.batch;
+        control.position = control.position * t->shard.batch / batch;
     }
     TS_TRY(ts_stream_copy(t->compute, t->control, &control, sizeof control));
     TS_TRY(ts_stream_sync(t->compute));
-    int n =
-        t->algorithm->ops->state ? t->algorithm->ops->state(t->algorithm, parts, TS_PARTS_MAX) : 0;
+    int n;
+    TS_TRY(parts_of(t, parts, &n));
     for (int i = 0; i < n; i++) {
         char name[TS_FILE_NAME_MAX];
         part_name(name, &parts[i]);

@@ -20,12 +20,20 @@ struct ts_input {
     bool again;             /* it takes the same, whatever is there */
 };
 
+/* May compute come to wait for an average? */
+static bool averages_late(const ts_trainer *t)
+{
+    if (t->world->size == 1) return false;
+    const ts_algorithm_ops *ops = ts_algorithm_find(t->config->algorithm);
+    return ops && ops->late;
+}
+
 ts_echo ts_input_echo(const ts_trainer *t)
 {
     const ts_config *c = t->config;
     bool automatic = !(c->echo > 0);
     return (ts_echo){.factor = automatic ? 1 : c->echo,
-                     .automatic = automatic && (t->feed || t->world->size > 1),
+                     .automatic = automatic && (t->feed || averages_late(t)),
                      .place = !strcmp(c->echo_at, "batch")       ? TS_ECHO_BATCH
                               : !strcmp(c->echo_at, "augmented") ? TS_ECHO_AUGMENTED
                                                                  : TS_ECHO_EXAMPLE};
@@ -90,11 +98,14 @@ static bool used_up(const ts_input *in)
     return in->repeats + 1 >= in->t->config->echo_most;
 }
 
-bool ts_input_repeat(ts_input *in)
+bool ts_input_can_repeat(const ts_input *in)
 {
-    if (!in || !in->echo.automatic || begins(in) || used_up(in)) return false;
+    return in && in->echo.automatic && !begins(in) && !used_up(in);
+}
+
+void ts_input_repeat(ts_input *in)
+{
     in->again = true;
-    return true;
 }
 
 /* To trainer->step, with the window moved. */
@@ -114,8 +125,7 @@ ts_status ts_input_repeated(ts_input *in)
 static ts_status decide(ts_input *in)
 {
     bool first = begins(in), there = first ? in->moves : true;
-    if (!first && in->loader)
-        TS_TRY(ts_loader_has(in->loader, in->first + 2 * in->batch, &there));
+    if (!first && in->loader) TS_TRY(ts_loader_has(in->loader, in->first + 2 * in->batch, &there));
     bool move = !in->again && (there || (!first && used_up(in)));
     int64_t by = move ? in->batch : 0;
     in->repeats = move || first ? 0 : in->repeats + 1;

@@ -23,9 +23,11 @@ void ts_input_close(ts_input *input);
 /* Between the begin of local step trainer->step and its batch. Waits only for what is not read. */
 ts_status ts_input_step(ts_input *input);
 
-/* An automatic echo: the step that comes next takes the last one's batch once more. False, and
- * nothing happens, where that was used often enough, or there is no such echo. */
-bool ts_input_repeat(ts_input *input);
+/* May the step that comes next take the last one's batch once more? Not where there is no automatic
+ * echo, or that was used often enough. */
+bool ts_input_can_repeat(const ts_input *input);
+/* It shall. */
+void ts_input_repeat(ts_input *input);
 /* Enqueue: the step that came of it is not counted. */
 ts_status ts_input_repeated(ts_input *input);
 

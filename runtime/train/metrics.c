@@ -2,7 +2,9 @@
  *
  * At the end of a window the control block is copied out behind an event; the line is written
  * when the event has happened, so nothing waits. Times come from the streams' stamps: a window
- * lasts from its first step's begin to its last step's end on the compute stream.
+ * lasts from the last window's end (after a flush: its first step's begin) to its last step's end
+ * on the compute stream. All figures are for a counted step; what an automatic echo does while an
+ * average is late is a part of the step that waits for it.
  *   exposed = what compute waited for comm ; hidden = 1 - exposed / comm
  *   input = what compute waited for samples that are read too slowly
  *   sent_bytes: what rank 0 gave to the wire for a local step, evaluations left out
@@ -37,7 +39,6 @@ typedef struct tally {
 /* A window whose numbers are on their way. */
 typedef struct window {
     int64_t first, last; /* local steps [first, last) */
-    int64_t runs;        /* last, and those that are not counted */
     int64_t sent;        /* bytes */
     ts_control *sums;    /* pinned copy */
     ts_event *copied;
@@ -61,7 +62,10 @@ struct ts_metrics {
     tally open, total; /* of the window that the drain is in; of this process */
     int64_t seen;      /* steps whose end was drained, as a step number */
     int64_t drained;   /* windows whose times are complete */
-    int64_t wait;      /* waits within the step that the drain is in */
+    /* of the step that the drain is in: ns of waits, ns for its batches, batches */
+    int64_t wait, batch, batches;
+    int64_t end;    /* of the last step; 0: after a flush */
+    int64_t echoed; /* steps that were not counted, of all ranks; known at the end */
     ts_span *timeline;
     int64_t n_timeline;
 
@@ -157,18 +161,31 @@ static void take_collectives(ts_metrics *m)
     }
 }
 
-/* The steps of the oldest window whose times are open have all been seen: it takes what they took. A
- * window may be opened after that, when a flush cuts one short. */
+/* The steps of the oldest window whose times are open have all been seen: it takes what they took.
+ * A window may be opened after that, when a flush cuts one short. */
 static void take_window(ts_metrics *m)
 {
     window *w = &m->windows[m->drained % PENDING];
-    if (m->drained == m->opened || m->seen != w->runs) return;
+    if (m->drained == m->opened || m->seen != w->last) return;
     take_collectives(m);
     w->times = m->open;
     w->times.sent = w->sent;
     if (w->first >= m->t->config->settle) add(&m->total, &w->times);
     m->open = (tally){0};
     m->drained++;
+}
+
+/* What a step of one batch says about this rank's speed. */
+static void take_own(ts_metrics *m, const ts_span *step)
+{
+    m->recent[m->n_recent++ % RECENT] = (interval){step->begin_ns, step->end_ns, m->wait};
+    if (m->own.lazy) {
+        m->own.lazy--;
+        return;
+    }
+    m->own.steps++;
+    m->own.step += step->end_ns - step->begin_ns - m->wait;
+    m->own.batch += m->batch;
 }
 
 /* A span has ended. Steps close windows; what else compute does adds to the window that is open. */
@@ -184,21 +201,16 @@ static void on_span(void *context, const ts_span *span)
     }
     m->open.part[span->kind] += ns;
     if (span->kind == TS_SPAN_WAIT || span->kind == TS_SPAN_INPUT) m->wait += ns;
-    if (!m->own.lazy && (span->kind == TS_SPAN_DATA || span->kind == TS_SPAN_FORWARD ||
-                         span->kind == TS_SPAN_BACKWARD))
-        m->own.batch += ns;
+    if (span->kind == TS_SPAN_DATA || span->kind == TS_SPAN_FORWARD ||
+        span->kind == TS_SPAN_BACKWARD)
+        m->batch += ns;
+    m->batches += span->kind == TS_SPAN_FORWARD;
     if (span->kind != TS_SPAN_STEP) return;
 
-    if (m->own.lazy) {
-        m->own.lazy--;
-    } else {
-        m->own.steps++;
-        m->own.step += ns - m->wait;
-    }
-    m->recent[m->n_recent++ % RECENT] = (interval){span->begin_ns, span->end_ns, m->wait};
-    m->wait = 0;
-    if (!m->open.steps++) m->open.begin = span->begin_ns;
-    m->open.end = span->end_ns;
+    if (m->batches == 1) take_own(m, span);
+    m->wait = m->batch = m->batches = 0;
+    if (!m->open.steps++) m->open.begin = m->end ? m->end : span->begin_ns;
+    m->open.end = m->end = span->end_ns;
     m->seen++;
     take_window(m);
 }
@@ -305,7 +317,6 @@ static ts_status close_window(ts_metrics *m)
     }
     w->first = m->first;
     w->last = m->first = m->t->step;
-    w->runs = w->last + m->t->echoed;
     w->sent = m->t->communicator->sent_bytes - m->sent;
     m->sent += w->sent;
     TS_TRY(ts_stream_copy(m->t->compute, w->sums, m->t->control, sizeof *w->sums));
@@ -326,7 +337,14 @@ ts_status ts_metrics_flush(ts_metrics *m)
     if (m->t->step > m->first) TS_TRY(close_window(m));
     TS_TRY(ts_stream_sync(m->t->compute));
     TS_TRY(ts_stream_sync(m->t->comm));
-    return write_finished(m);
+    TS_TRY(write_finished(m));
+    m->end = 0; /* what comes now is no step's time */
+    return TS_OK;
+}
+
+void ts_metrics_drain(ts_metrics *m)
+{
+    ts_trace_drain(m->t->trace, on_span, m);
 }
 
 /* The mean training loss since the last evaluation, which a checkpoint remembers. */
@@ -359,22 +377,22 @@ ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double sec
     if (t->world->rank) return TS_OK;
     ts_info("epoch %.2f  step %lld: test accuracy %.2f %%, test loss %.4f, train loss %.4f", epoch,
             (long long)t->step, 100 * score->accuracy, score->loss, train);
-    return ts_json_append(
-        m->file, m->path,
-        json_pack("{s:s, s:I, s:f, s:I, s:I, s:o, s:f, s:I, s:o, s:f}", "kind", "evaluation",
-                  "step", (json_int_t)t->step, "epoch", epoch, "samples",
-                  (json_int_t)(t->step * t->shard.global), "fresh_samples",
-                  fresh_samples(t, &m->before, t->step), "test_loss", real(score->loss),
-                  "test_accuracy", score->accuracy, "test_samples", (json_int_t)score->samples,
-                  "train_loss", real(train), "seconds", seconds));
+    return ts_json_append(m->file, m->path,
+                          json_pack("{s:s, s:I, s:f, s:I, s:I, s:o, s:f, s:I, s:o, s:f}", "kind",
+                                    "evaluation", "step", (json_int_t)t->step, "epoch", epoch,
+                                    "samples", (json_int_t)(t->step * t->shard.global),
+                                    "fresh_samples", fresh_samples(t, &m->before, t->step),
+                                    "test_loss", real(score->loss), "test_accuracy",
+                                    score->accuracy, "test_samples", (json_int_t)score->samples,
+                                    "train_loss", real(train), "seconds", seconds));
 }
 
 bool ts_metrics_own(ts_metrics *m, int64_t least, ts_step_times *times)
 {
     if (m->own.steps < least) return false;
     double ns = 1e-9 / (double)m->own.steps;
-    *times = (ts_step_times){.step_s = (double)m->own.step * ns,
-                             .batch_s = (double)m->own.batch * ns};
+    *times =
+        (ts_step_times){.step_s = (double)m->own.step * ns, .batch_s = (double)m->own.batch * ns};
     m->own.steps = m->own.step = m->own.batch = 0;
     return true;
 }
@@ -452,27 +470,26 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
     TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
     return ts_json_save(
         path,
-        json_pack("{s:s, s:s, s:I, s:I, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
-                  "s:I}, s:o,"
-                  " s:{s:I, s:I, s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o, s:o}",
-                  "program", "twinstream", "state", state, "started",
-                  (json_int_t)(m->started / 1000000000), "ended",
-                  (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(),
-                  "ranks", t->world->size, "machine", "host", t->world->host, "system",
-                  system.release, "device", device, "versions",
-                  ts_version_json(!strcmp(t->device->ops->name, "cuda")), "model", "name",
-                  ts_model_name(t->model), "type",
-                  ts_type_name(ts_model_get_options(t->model)->type), "parameters",
-                  (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
-                  ts_model_forward_macs(t->model, 0, ts_model_nodes(t->model)), "workspace_bytes",
-                  (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
-                  "steps", (json_int_t)r->steps, "echo_steps", (json_int_t)m->before.echoed,
-                  "fresh_samples",
-                  fresh_samples(t, &m->before, r->steps), "seconds", r->seconds, "images_per_second",
-                  r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
-                  real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
-                  "sent_bytes", (double)m->total.sent / steps, "peak_memory_kib",
-                  (json_int_t)usage.ru_maxrss, "config", config, "batches", batches_of(t)));
+        json_pack(
+            "{s:s, s:s, s:I, s:I, s:s, s:i, s:{s:s, s:s, s:s}, s:o, s:{s:s, s:s, s:I, s:f, "
+            "s:I}, s:o,"
+            " s:{s:I, s:I, s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:f, s:I}, s:o, s:o}",
+            "program", "twinstream", "state", state, "started",
+            (json_int_t)(m->started / 1000000000), "ended",
+            (json_int_t)(ts_clock_wall_ns() / 1000000000), "commit", ts_version_commit(), "ranks",
+            t->world->size, "machine", "host", t->world->host, "system", system.release, "device",
+            device, "versions", ts_version_json(!strcmp(t->device->ops->name, "cuda")), "model",
+            "name", ts_model_name(t->model), "type",
+            ts_type_name(ts_model_get_options(t->model)->type), "parameters",
+            (json_int_t)ts_model_parameter_count(t->model), "forward_macs",
+            ts_model_forward_macs(t->model, 0, ts_model_nodes(t->model)), "workspace_bytes",
+            (json_int_t)ts_workspace_bytes(t->workspace), "seconds_per_step", spans, "totals",
+            "steps", (json_int_t)r->steps, "echo_steps", (json_int_t)m->echoed, "fresh_samples",
+            fresh_samples(t, &m->before, r->steps), "seconds", r->seconds, "images_per_second",
+            r->images_per_second, "test_accuracy", real(score->accuracy), "test_loss",
+            real(score->loss), "hidden", real(r->hidden), "contention", real(r->contention),
+            "sent_bytes", (double)m->total.sent / steps, "peak_memory_kib",
+            (json_int_t)usage.ru_maxrss, "config", config, "batches", batches_of(t)));
 }
 
 ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *score,
@@ -502,5 +519,6 @@ ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *sc
         TS_TRY(ts_file_join(path, sizeof path, t->run, "timeline.json"));
         TS_TRY(ts_timeline_save(t->world, t->trace, m->timeline, m->n_timeline, path));
     }
+    TS_TRY(ts_world_sum(t->world, m->before.echoed, &m->echoed));
     return t->world->rank ? TS_OK : save_record(m, state, score, result);
 }

@@ -272,7 +272,10 @@ ts_status ts_shares_review(ts_trainer *t, ts_evaluator *evaluator)
     ts_step_times times;
     ts_log_set_phase("comparing the ranks' speeds after local step %lld", (long long)t->step);
     TS_TRY(ts_metrics_flush(t->metrics));
-    if (!ts_metrics_own(t->metrics, FEW_STEPS, &times)) return TS_OK;
+    /* ranks may have different numbers of steps to judge by: all or none of them divide */
+    int64_t ready;
+    TS_TRY(ts_world_sum(t->world, ts_metrics_own(t->metrics, FEW_STEPS, &times), &ready));
+    if (ready < t->world->size) return TS_OK;
     TS_TRY(gather(t, &times));
     if (!t->world->rank) decide(t);
     TS_TRY(share_next(t));

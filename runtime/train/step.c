@@ -16,8 +16,7 @@ typedef enum hook {
     HOOK_INPUT, /* not the algorithm's: input.h */
     HOOK_BUCKET,
     HOOK_BEFORE_UPDATE,
-    HOOK_AFTER_UPDATE,
-    HOOK_ALL /* the algorithm's */
+    HOOK_AFTER_UPDATE
 } hook;
 
 /* Device work, then a hook. */
@@ -34,7 +33,8 @@ struct ts_step {
     enum { FIRST, EAGER, READY, RECORDING, RECORDED } state;
     ts_event **behind; /* [run_ahead] ends of the last steps */
     int64_t run_ahead, runs;
-    hook silent; /* not called in the run that is being enqueued */
+    bool merges_later; /* this step: what follows its update */
+    bool alone;        /* this body: the algorithm does not know of it */
 };
 
 static ts_status call_hook(ts_step *s, hook which, int bucket)
@@ -42,8 +42,8 @@ static ts_status call_hook(ts_step *s, hook which, int bucket)
     static const char *const names[] = {"", "input", "bucket ready", "before update",
                                         "after update"};
     ts_algorithm *a = s->t->algorithm;
-    if (which == HOOK_NONE || which == s->silent) return TS_OK;
-    if (s->silent == HOOK_ALL && which != HOOK_INPUT) return TS_OK;
+    if (which == HOOK_NONE || (s->alone && which != HOOK_INPUT)) return TS_OK;
+    if (s->merges_later && which == HOOK_AFTER_UPDATE) return TS_OK;
     ts_range_push(s->t->device, names[which]);
     ts_status status = which == HOOK_INPUT           ? ts_input_step(s->t->input)
                        : which == HOOK_BUCKET        ? a->ops->bucket_ready(a, bucket)
@@ -76,7 +76,7 @@ static ts_status bucket_ready(void *context, int bucket)
     return reach(context, HOOK_BUCKET, bucket);
 }
 
-/* Enqueue (or record) the whole step but its last stamp. */
+/* Enqueue (or record) a step's work, with the hooks in it. */
 static ts_status body(ts_step *s)
 {
     ts_trainer *t = s->t;
@@ -86,7 +86,6 @@ static ts_status body(ts_step *s)
     int nodes = ts_model_nodes(t->model);
     ts_augment augment = ts_trainer_augment(t);
 
-    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_STEP, -1));
     if (t->input) TS_TRY(reach(s, HOOK_INPUT, -1));
     TS_TRY(ts_pace_begin(t->pace, t->compute));
     TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_DATA, -1));
@@ -107,9 +106,8 @@ static ts_status body(ts_step *s)
     TS_TRY(ts_vector_sgd(t->compute, &t->algorithm->worker.update));
     TS_TRY(ts_trace_end(t->trace, t->compute, TS_SPAN_UPDATE));
     if (hooks->after_update) TS_TRY(reach(s, HOOK_AFTER_UPDATE, -1));
-    TS_TRY(ts_schedule_tick(t->compute, &t->schedule, t->shard.batch, t->shard.n, &augment.echo,
-                            t->control));
-    return ts_trace_end(t->trace, t->compute, TS_SPAN_STEP);
+    return ts_schedule_tick(t->compute, &t->schedule, t->shard.batch, t->shard.n, &augment.echo,
+                            t->control);
 }
 
 static ts_status capture(ts_step *s)
@@ -131,7 +129,8 @@ static ts_status replay(ts_step *s)
     return TS_OK;
 }
 
-static ts_status run_once(ts_step *s)
+/* Once the body, as far as it is not silent. */
+static ts_status run_body(ts_step *s)
 {
     ts_trainer *t = s->t;
     ts_event *end = s->behind[s->runs++ % s->run_ahead];
@@ -147,43 +146,45 @@ static ts_status run_once(ts_step *s)
     return ts_event_record(end, t->compute);
 }
 
-/* The end of the last run but `n`, of which the host is at most run_ahead ahead. */
-static ts_event *end_of_run(const ts_step *s, int64_t n)
+/* The end of the last body but `n`, of which the host is at most run_ahead ahead. */
+static ts_event *end_of_body(const ts_step *s, int64_t n)
 {
     int64_t ahead = s->run_ahead;
     return s->behind[(s->runs - 1 - (n < ahead ? n : ahead - 1) + ahead) % ahead];
 }
 
-/* Will this step end with a wait for an average, for which there is something else to do? Whether
- * one is late shows only when compute has nearly come to it. */
+/* Will this step end with a wait for an average, while the last batch may be used again? Whether an
+ * average is late shows only when compute has nearly come to it. */
 static ts_status find_late(const ts_step *s, bool *late_p)
 {
     ts_trainer *t = s->t;
     ts_algorithm *a = t->algorithm;
-    *late_p = (s->state == RECORDED || s->state == EAGER) && ts_input_echo(t).automatic &&
-              a->ops->late && a->ops->late(a, t->step);
+    *late_p = (s->state == RECORDED || s->state == EAGER) && a->ops->late &&
+              t->step + 1 < t->total && ts_input_can_repeat(t->input) && a->ops->late(a, t->step);
     if (!*late_p) return TS_OK;
-    TS_TRY(ts_event_sync(end_of_run(s, 1)));
+    TS_TRY(ts_event_sync(end_of_body(s, 1)));
     *late_p = a->ops->late(a, t->step);
     return TS_OK;
 }
 
-/* The step that has just been enqueued has left out its merge. The last batch once more, by steps
- * that the algorithm does not know of, until the average is there; then the merge. */
+/* The body has left out its merge. Once more with the last batch and without the algorithm, until
+ * the average is there; then the merge. The host waits for each of them, so compute stands still
+ * for as long as it takes to enqueue the next. */
 static ts_status merge_when_there(ts_step *s)
 {
     ts_trainer *t = s->t;
     ts_algorithm *a = t->algorithm;
     const int64_t step = t->step - 1;
     for (;;) {
-        TS_TRY(ts_event_sync(end_of_run(s, 0)));
-        if (!a->ops->late(a, step) || t->step == t->total || !ts_input_repeat(t->input)) break;
-        s->silent = HOOK_ALL;
-        ts_status status = run_once(s);
-        s->silent = HOOK_NONE;
+        TS_TRY(ts_event_sync(end_of_body(s, 0)));
+        ts_metrics_drain(t->metrics);
+        if (!a->ops->late(a, step) || !ts_input_can_repeat(t->input)) break;
+        ts_input_repeat(t->input);
+        s->alone = true;
+        ts_status status = run_body(s);
+        s->alone = false;
         TS_TRY(status);
         TS_TRY(ts_input_repeated(t->input));
-        t->echoed++;
     }
     return a->ops->after_update(a, step);
 }
@@ -191,15 +192,13 @@ static ts_status merge_when_there(ts_step *s)
 ts_status ts_step_run(ts_step *s)
 {
     ts_trainer *t = s->t;
-    bool late;
-    TS_TRY(find_late(s, &late));
+    TS_TRY(find_late(s, &s->merges_later));
     t->algorithm->learning_rate = ts_schedule_rate(&t->schedule, t->step);
-    s->silent = late ? HOOK_AFTER_UPDATE : HOOK_NONE;
-    ts_status status = run_once(s);
-    s->silent = HOOK_NONE;
-    TS_TRY(status);
+    TS_TRY(ts_trace_begin(t->trace, t->compute, TS_SPAN_STEP, -1));
+    TS_TRY(run_body(s));
     t->step++;
-    return late ? merge_when_there(s) : TS_OK;
+    if (s->merges_later) TS_TRY(merge_when_there(s));
+    return ts_trace_end(t->trace, t->compute, TS_SPAN_STEP);
 }
 
 ts_status ts_step_open(ts_trainer *trainer, ts_step **step_p)

@@ -324,15 +324,9 @@ static ts_status evaluate(ts_trainer *t, ts_evaluator *evaluator, ts_score *scor
  * step; the device has work queued meanwhile. */
 static ts_status told_to_stop(ts_trainer *t, bool *stop_p)
 {
-    int mine = atomic_load(&stop_asked), all[4096];
-    if (t->world->size == 1) {
-        *stop_p = mine;
-        return TS_OK;
-    }
-    TS_NEED(t->world->size <= 4096, TS_EUSAGE, "more than 4096 ranks");
-    TS_TRY(t->world->ops->all_gather(t->world, &mine, all, sizeof mine));
-    *stop_p = false;
-    for (int r = 0; r < t->world->size; r++) *stop_p |= all[r] != 0;
+    int64_t told;
+    TS_TRY(ts_world_sum(t->world, atomic_load(&stop_asked) != 0, &told));
+    *stop_p = told > 0;
     return TS_OK;
 }
 
@@ -407,9 +401,9 @@ static void announce(const ts_trainer *t)
     if (c->echo > 1)
         ts_info("each fresh sample is used %g times (%s)", c->echo, c->echo_at);
     else if (ts_input_echo(t).automatic)
-        ts_info("a batch is used again while the next one or an average is late, %lld times at "
-                "most (%s)",
-                (long long)c->echo_most, c->echo_at);
+        ts_info("a batch is used again while %s%s%s is late, %lld times at most (%s)",
+                t->feed ? "the next one" : "", t->feed && a->late ? " or " : "",
+                a->late ? "an average" : "", (long long)c->echo_most, c->echo_at);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
         ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "

@@ -46,7 +46,6 @@ typedef struct ts_trainer {
     ts_step *local_step;
     ts_metrics *metrics;
     int64_t step, total; /* local steps: finished (enqueued), of the run */
-    int64_t echoed;      /* more local steps, made while an average was late, in this process */
     double per_epoch;    /* local steps in which a rank takes its share of fresh samples */
     char run[512];
 } ts_trainer;
@@ -66,7 +65,7 @@ enum { TS_LAZY_STEPS = 3 }; /* the first ones make libraries' handles and are ca
 /* ---- step.c: the local step, captured once and replayed ---- */
 ts_status ts_step_open(ts_trainer *trainer, ts_step **step_p);
 /* Enqueue local step trainer->step with the algorithm's hooks; waits only to stay within
- * run-ahead steps of the device. */
+ * run-ahead steps of the device, and with --echo auto for an average that is late. */
 ts_status ts_step_run(ts_step *step);
 void ts_step_close(ts_step *step);
 
@@ -97,6 +96,8 @@ void ts_metrics_close(ts_metrics *metrics);
 ts_status ts_metrics_step(ts_metrics *metrics);
 /* Close the open window, wait until all are written; the streams are idle afterwards. */
 ts_status ts_metrics_flush(ts_metrics *metrics);
+/* Take the stamps so far: once in a while where a step enqueues many. */
+void ts_metrics_drain(ts_metrics *metrics);
 ts_status ts_metrics_evaluation(ts_metrics *metrics, const ts_score *score, double seconds);
 /* Mean times of this rank's steps, waits taken out, since the last call that gave any; false while
  * they are fewer than `least`. After a flush. */

@@ -198,14 +198,21 @@ static ts_status save(const ts_trainer *t)
     return ts_option_set_save(t->options, path);
 }
 
+static ts_status check_whole(const ts_trainer *t)
+{
+    int64_t fragments = t->config->algorithm_config.fragments;
+    TS_NEED(fragments == 1 || !ts_algorithm_find(t->config->algorithm)->periodic, TS_EUSAGE,
+            "--period auto measures averages of the whole model, not of %lld fragments: give "
+            "--period, as it is found without --fragments",
+            (long long)fragments);
+    return TS_OK;
+}
+
 ts_status ts_tune(ts_trainer *t, const char *from)
 {
     int64_t period = t->config->algorithm_config.period, delay = t->config->algorithm_config.delay;
     if (period && delay) return TS_OK;
-    TS_NEED(period || from || t->config->algorithm_config.fragments == 1, TS_EUSAGE,
-            "--period auto measures averages of the whole model, not of %lld fragments: give "
-            "--period, as it is found without --fragments",
-            (long long)t->config->algorithm_config.fragments);
+    if (!period && !from) TS_TRY(ts_world_agree(t->world, check_whole(t)));
     if (!period && from) {
         int64_t its_delay;
         TS_TRY(ts_checkpoint_schedule(t, from, &period, &its_delay));

@@ -78,6 +78,10 @@ for options in "ssgd --compress topk --density 0.1" "ssgd --compress dgc --densi
     train cuda-$name 2 --device cuda --type fp32 --algorithm $options || problem "cuda, $options"
     near host-$name cuda-$name 0.02
 done
+# rank 1's few pictures are soon done: it repeats them, by a captured step, while its average is late
+train late 2 --device cuda --type fp32 --period 1 --shares 15,1 --echo auto --log-every 12 || problem "an echo while averages are late"
+grep -q '"echo_steps": [1-9]' "$dir/late/run.json" || problem "no step was made while an average was late"
+grep -q '"compute_s":-' "$dir/late/metrics.jsonl" && problem "a step's time is less than its waits"
 # echoed and staged batches: the host's losses; a fixed echo's resume is bit for bit
 train host-echo 2 --device host --ops reference --type fp32 --echo 2.5
 train cuda-echo 2 --device cuda --type fp32 --echo 2.5 --input-rate 1e9 || problem "an echo behind a gate"
