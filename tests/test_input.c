@@ -230,12 +230,9 @@ static void test_nothing_to_wait_for(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_waits),
-        cmocka_unit_test(test_automatic),
-        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_automatic_in_time),
-        cmocka_unit_test(test_repeat),
-        cmocka_unit_test(test_nothing_to_wait_for),
+        cmocka_unit_test(test_waits),  cmocka_unit_test(test_automatic),
+        cmocka_unit_test(test_resume), cmocka_unit_test(test_automatic_in_time),
+        cmocka_unit_test(test_repeat), cmocka_unit_test(test_nothing_to_wait_for),
     };
     if (ts_device_open(test_device(), 0, &device)) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
