@@ -56,7 +56,7 @@ def output(command, environment):
 
 
 def train_to_accuracy(build, ranks, run, *options):
-    """Train to the end with a one-cycle schedule from seed 1; returns run.json."""
+    """Train to the end with a one-cycle schedule from seed 1 (--option value ...); returns run.json."""
     if not finished(run):
         command = [os.path.join(TOP, "launch", "mpirun"), str(ranks), os.path.join(build, "twinstream"), "train", "--schedule",
                    "one-cycle", "--seed", "1", "--type", "bf16", "--export", "no", "--run", run, *options]
@@ -65,9 +65,18 @@ def train_to_accuracy(build, ranks, run, *options):
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
     record = read_record(run)
     for key, value in zip(options[::2], options[1::2]):
-        if record["config"].get(key[2:]) != value:
-            sys.exit(f"{sys.argv[0]}: {run} was trained with {key} {record['config'].get(key[2:])}, not {value}: remove it")
+        had = record["config"].get(key[2:])
+        if had != value and as_number(had) != as_number(value):
+            sys.exit(f"{sys.argv[0]}: {run} was trained with {key} {had}, not {value}: remove it")
     return record
+
+
+def as_number(text):
+    """Equal numbers are equal however they are written; other texts equal nothing."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def accuracy_of(run):
