@@ -33,7 +33,7 @@ lose() {
     seconds=$(($(date +%s) - begin))
     problem=
     echo "$rc" | grep -Eqx "$codes" || problem="exit code $rc, not $codes"
-    [ "$seconds" -le 12 ] || problem="$problem; took $seconds s"
+    [ "$seconds" -le 20 ] || problem="$problem; took $seconds s"
     grep -aEq 'rank 1 .*(does not answer|exited on)' "$out" || problem="$problem; rank 1 is not named"
     "$program" eval --model tiny --data synthetic:train=256,test=64,size=8 --weights "$(ls -d "$run"/checkpoints/step-???????? | tail -n 1)" >>"$out" 2>&1 ||
         problem="$problem; the checkpoint is not whole"
