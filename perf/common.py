@@ -64,7 +64,7 @@ def train_to_accuracy(build, ranks, run, *options):
         output(command, dict(os.environ, OMP_NUM_THREADS=threads))
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
     record = read_record(run)
-    for key, value in zip(options[::2], options[1::2]):
+    for key, value in dict(zip(options[::2], options[1::2])).items():
         had = record["config"].get(key[2:])
         if had != value and as_number(had) != as_number(value):
             sys.exit(f"{sys.argv[0]}: {run} was trained with {key} {had}, not {value}: remove it")

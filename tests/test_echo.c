@@ -197,7 +197,8 @@ static void test_moves(void **state)
     open_rig(&r);
     for (int64_t s = 0; s < 12; s++) {
         bool move = s % 3 == 0 && s;
-        OK(ts_schedule_move(stream, &schedule, s, move ? BATCH : 0, s % 3, BATCH, r.shard.n, r.control));
+        OK(ts_schedule_move(stream, &schedule, s, move ? BATCH : 0, s % 3, BATCH, r.shard.n,
+                            r.control));
         OK(ts_stream_sync(stream));
         assert_int_equal(r.control->repeats, s % 3);
         assert_int_equal(r.control->epoch, s / 9);

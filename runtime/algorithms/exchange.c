@@ -55,8 +55,9 @@ static ts_status open_compressors(ts_exchange *x, bool apart, size_t *bytes_p)
 {
     const ts_flat *f = x->worker.flat;
     size_t most = (size_t)f->n_weights + 1;
-    ts_stretch *pieces = calloc(2 * most, sizeof *pieces), *raw = pieces + most;
+    ts_stretch *pieces = calloc(2 * most, sizeof *pieces);
     TS_NEED(pieces, TS_ENOMEM, "no memory to cut %zu layers", most);
+    ts_stretch *raw = pieces + most;
     ts_status status = TS_OK;
     for (int i = 0; i < x->n_slices * x->n_stages && !status; i++) {
         ts_slice slice = x->slices[i / x->n_stages];

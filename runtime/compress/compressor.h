@@ -3,9 +3,9 @@
  * A rank encodes p = from - anchor + residual: a gradient or, with an anchor, a model's change
  * since the last average, and what earlier encodings have left out. The same kernels keep
  *     residual <- p - decode(encoding)
- * which is error feedback (Karimireddy et al., arXiv:1901.09847). Decoding adds up all ranks' encodings in the order of the ranks, so every rank
- * gets the same bits. Random decisions are functions of (seed, call, rank, element), the same on
- * host and CUDA. A NaN or an infinity is never lost on the way: its element, or its whole block,
+ * which is error feedback (Karimireddy et al., arXiv:1901.09847). Decoding adds up all ranks'
+ * encodings in the order of the ranks, so every rank gets the same bits. Random decisions are
+ * functions of (seed, call, rank, element), the same on host and CUDA. A NaN or an infinity is never lost on the way: its element, or its whole block,
  * arrives as one.
  *
  * A message, what one collective carries, is cut into pieces, each encoded on its own (a layer's

@@ -72,8 +72,8 @@ TS_HD float ts_schedule_rate(const ts_schedule *s, int64_t step)
 ts_status ts_schedule_tick(ts_stream *stream, const ts_schedule *schedule, int64_t batch,
                            int64_t share, const ts_echo *echo, ts_control *control);
 /* Enqueue, before a step of an automatic echo, and after one that is not counted: the next is local
- * step `step`; its batch begins `by` samples after the last one, 0 or `batch`, and has been used `repeats`
- * times. */
+ * step `step`; its batch begins `by` samples after the last one, 0 or `batch`, and has been used
+ * `repeats` times. */
 ts_status ts_schedule_move(ts_stream *stream, const ts_schedule *schedule, int64_t step, int64_t by,
                            int64_t repeats, int64_t batch, int64_t share, ts_control *control);
 

@@ -75,8 +75,8 @@ typedef struct ts_score {
     int64_t samples;
 } ts_score;
 typedef struct ts_evaluator ts_evaluator;
-/* This rank scores the part of the test split that `part` takes of each step's pictures: its `batch`
- * of each `global` from `first` on. */
+/* This rank scores the part of the test split that `part` takes of each step's pictures: its
+ * `batch` of each `global` from `first` on. */
 ts_status ts_evaluator_open(ts_model *model, ts_dataset *dataset, ts_world *world,
                             ts_stream *compute, const ts_config *config, const ts_shard *part,
                             ts_evaluator **evaluator_p);

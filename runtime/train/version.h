@@ -8,8 +8,8 @@
 /* "0.1.0" and the commit it was built from, with "+" when the tree had changes. */
 const char *ts_version(void);
 const char *ts_version_commit(void);
-/* {"twinstream": ..., "oneDNN": ..., "MPI": ...}, and with `cuda` also "CUDA", "cuDNN", "NCCL"; a new
- * reference. */
+/* {"twinstream": ..., "oneDNN": ..., "MPI": ...}, and with `cuda` also "CUDA", "cuDNN", "NCCL"; a
+ * new reference. */
 json_t *ts_version_json(bool cuda);
 
 #endif
