@@ -18,11 +18,11 @@ pid_of_rank() { # of the job in $folder/$1
 # lose SIGNAL CODES COMMUNICATOR: rank 1 of 3 gets the signal once the job has saved a checkpoint
 lose() {
     signal=$1 codes=$2 run=$folder/$1.$3 out=$folder/$1.$3.out
-    timeout -k 5 60 "$here/../launch/mpirun" 3 "$program" train --model tiny --batch 16 --epochs 100000 \
+    timeout -k 5 110 "$here/../launch/mpirun" 3 "$program" train --model tiny --batch 16 --epochs 100000 \
         --data synthetic:train=256,test=64,size=8 --algorithm cocod --period 3 --evaluate-every 0 \
         --communicator "$3" --checkpoint-every 5 --timeout 3 --run "$run" >"$out" 2>&1 &
     job=$!
-    for _ in $(seq 100); do
+    for _ in $(seq 400); do
         grep -q '^saved' "$out" && break
         sleep 0.1
     done

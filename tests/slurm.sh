@@ -36,7 +36,7 @@ doctor() {
 
 # ---- the doctor ----
 doctor "$work/d" 4 || fail "the doctor on a sound cluster" "$work/d"
-has "$work/d" "doctor: PMIx" '^SLURM +ok .*with PMIx' '^network +ok +eth0 ' '^start +ok +pmix: 4 MB' '^(GPU +none .*driver|GPU +ok)'
+has "$work/d" "doctor: PMIx" '^SLURM +ok .*with PMIx' '^network +ok +eth0 ' '^start +ok +pmix: 4 MB' '^(GPU +none .*(driver|without CUDA)|GPU +ok)'
 for node in 1 2 3 4; do # a second network, which joins nobody
     ip -n "$NETLAB-$node" link add aside type bridge
     ip -n "$NETLAB-$node" address add "10.99.0.$node/24" dev aside
