@@ -26,6 +26,14 @@ expect() {
     fi
 }
 
+same() { # same TEXT FILE FILE
+    if cmp -s "$2" "$3"; then pass; else fail "$1"; fi
+}
+
+is() { # is TEXT VALUE EXPECTED
+    if [ "$2" = "$3" ]; then pass; else fail "$1: [$2], not [$3]"; fi
+}
+
 verdict() {
     echo "$passed passed, $failed failed"
     [ $failed -eq 0 ]

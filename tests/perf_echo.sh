@@ -5,19 +5,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 export OMP_NUM_THREADS=1 TWINSTREAM_BUILD=$2
-failed=0
-problem() { echo "FAILED: $*"; cat "$dir/out"; failed=1; }
+cd "$dir" || exit 1
+. "$here/expect.sh"
 
 # the easy problem's table has its six rows, each with a number of samples and a step size for each K
-"$regimes" synthetic:train=2000,test=4,size=8 --most 3000 --seeds 1 --target 1.15 >"$dir/out" 2>&1 || problem "regimes"
-[ "$(grep -Ec '^\| (8|64|1024) (echo|prox) \|( [0-9]+k \|){5} ([0-9.]+(, )?){5} \|$' "$dir/out")" = 6 ] ||
-    problem "the table of the regimes"
-"$regimes" >"$dir/out" 2>&1
-[ $? -eq 64 ] || problem "regimes without data"
+expect 0 '' "$regimes" synthetic:train=2000,test=4,size=8 --most 3000 --seeds 1 --target 1.15
+is "rows of the regimes" "$(grep -Ec '^\| (8|64|1024) (echo|prox) \|( [0-9]+k \|){5} ([0-9.]+(, )?){5} \|$' out)" 6
+expect 64 '' "$regimes"
 
-command -v python3 >/dev/null || { echo "perf_echo: without python3, half of it"; exit $failed; }
-"$here/../perf/echo/time_to_accuracy" synthetic:train=256,test=64,size=8 "$dir/runs" --target 5 --echo 1,2,auto --epochs 1 \
-    --speed 2000 -- --model tiny --batch 16 --log-every 4 >"$dir/out" 2>&1 || problem "time_to_accuracy"
-[ "$(grep -Ec '^\| (1|2|auto) \| 0.05 \| [0-9.]+ \| [0-9]+ \|' "$dir/out")" = 3 ] || problem "the table of times"
-grep -q '"echo": *"2"' "$dir/runs/echo-2-lr-0.05/run.json" || problem "the echo's option"
-exit $failed
+command -v python3 >/dev/null || { echo "perf_echo: without python3, half of it"; verdict; exit; }
+expect 0 '' "$here/../perf/echo/time_to_accuracy" synthetic:train=256,test=64,size=8 runs --target 5 --echo 1,2,auto --epochs 1 \
+    --speed 2000 -- --model tiny --batch 16 --log-every 4
+is "rows of the times" "$(grep -Ec '^\| (1|2|auto) \| 0.05 \| [0-9.]+ \| [0-9]+ \|' out)" 3
+grep -q '"echo": *"2"' runs/echo-2-lr-0.05/run.json && pass || fail "the echo's option"
+verdict

@@ -84,8 +84,7 @@ expect 64 'rank 1|ffffffff|one build' "$mpirun" 1 "$program" train $quick --step
 steps="--steps 12 --checkpoint-every 0.5 --keep 1 --algorithm cocod --period 3"
 expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run whole
 expect 0 'done' "$mpirun" 2 "$program" train $quick $steps --run again --resume whole
-if cmp -s whole/model.safetensors again/model.safetensors; then pass; else
-    fail "a resumed run ends with another model"; fi
+same "a resumed run ends with another model" whole/model.safetensors again/model.safetensors
 # what a run that was killed has done after its checkpoint is done, and told, once
 curve() { sed 's/,"images_per_second".*//; s/,"seconds".*//' "$1/metrics.jsonl"; }
 curve whole >uninterrupted
@@ -112,11 +111,16 @@ expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights "$n
 expect 65 'mlp|fc1.weight' "$program" eval --model mlp --data $data --weights whole/model.safetensors
 expect 64 '--weights' "$program" eval --model tiny --data $data
 
-same() { # same TEXT FILE FILE
-    if cmp -s "$2" "$3"; then pass; else fail "$1"; fi
-}
-
 # ---- the other algorithms: a run, and its second half again ----
+halves() { # halves RUN OPTION...: on two ranks; the second half from the checkpoint ends as the whole
+    run=$1
+    shift
+    options="$quick --steps 12 --checkpoint-every 0.75 --keep 9 $*"
+    expect 0 'done' "$mpirun" 2 "$program" train $options --run "$run"
+    expect 0 'resuming|after local step 6' "$mpirun" 2 "$program" train $options --run "$run-again" \
+        --resume "$run/checkpoints/step-00000006"
+    same "resumed with $options, another model" "$run/model.safetensors" "$run-again/model.safetensors"
+}
 number=0
 expect 0 'all 12 local steps of this run are synchronous' "$program" train $quick --steps 12 --algorithm pipe --run r7
 for options in '--algorithm pipe --synchronous-steps 4' '--algorithm od --synchronous-steps 4' \
@@ -125,12 +129,8 @@ for options in '--algorithm pipe --synchronous-steps 4' '--algorithm od --synchr
     '--algorithm local --period 2 --slow-momentum 0.5' \
     '--algorithm cocod --period 4 --fragments 3 --slow-momentum 0.5 --momentum-policy average --statistics average' \
     '--algorithm dasgd --period 4 --delay 6 --merge corrected --fragments 4 --post-local 0.1'; do
-    number=$((number + 1)) run=other$number
-    options="$quick --steps 12 --checkpoint-every 0.75 --keep 9 $options"
-    expect 0 'done' "$mpirun" 2 "$program" train $options --run $run
-    expect 0 'resuming|after local step 6' "$mpirun" 2 "$program" train $options --run $run-again \
-        --resume $run/checkpoints/step-00000006
-    same "resumed with $options, another model" $run/model.safetensors $run-again/model.safetensors
+    number=$((number + 1))
+    halves other$number $options
 done
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --overlap no --run ssgd
 same "Pipe-SGD that is synchronous to the end is not S-SGD" ssgd/model.safetensors other5/model.safetensors
@@ -148,9 +148,7 @@ same "OD-SGD on one rank is not SGD" alone-od/model.safetensors alone-ssgd/model
 
 # ---- compression: what travels, a run and its second half again, what makes no sense ----
 sent() { # sent FOLDER BYTES: of a local step
-    got=$(sed -n 's/.*"sent_bytes": *\([0-9.]*\).*/\1/p' "$1/run.json")
-    if [ "$got" = "$2" ]; then passed=$((passed + 1)); else
-        failed=$((failed + 1)); echo "FAILED: $1 sent [$got] bytes a step, not [$2]"; fi
+    is "bytes that $1 sends" "$(sed -n 's/.*"sent_bytes": *\([0-9.]*\).*/\1/p' "$1/run.json")" "$2"
 }
 sent ssgd 24320.0
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --evaluate-every 0.25 --run judged
@@ -161,12 +159,8 @@ for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes
     'cocod --period 3 --compress topk --density 0.1' 'local --period 2 --compress randomk --density 0.1' \
     'dasgd --period 2 --post-local 0.5 --compress topk --density 0.1' 'pipe --compress qsgd' \
     'cocod --period 3 --fragments 2 --slow-momentum 0.5 --compress topk --density 0.1'; do
-    number=$((number + 1)) run=small$number
-    options="$quick --steps 12 --checkpoint-every 0.75 --keep 9 --algorithm $options"
-    expect 0 'done' "$mpirun" 2 "$program" train $options --run $run
-    expect 0 'resuming|after local step 6' "$mpirun" 2 "$program" train $options --run $run-again \
-        --resume $run/checkpoints/step-00000006
-    same "resumed with $options, another model" $run/model.safetensors $run-again/model.safetensors
+    number=$((number + 1))
+    halves small$number --algorithm $options
 done
 sent small1 12160.0
 sent small3 1536.0
@@ -225,14 +219,12 @@ expect 0 "as the checkpoint's run|done" unequal $options --run measured2 --resum
 same 'resumed with --shares measured, another model' measured/model.safetensors measured2/model.safetensors
 expect 0 "after local step 8: rank 1's steps took|longer than the mean|batches 16,16 are now" \
     unequal --rebalance yes --steps 12 --run drifted
+
 # ---- data echoing: steps and fresh samples are counted, a fixed echo resumes bit for bit ----
 expect 64 'echo|within 1' "$program" train $quick --echo 0.5
 expect 64 'echo|a number or auto' "$program" train $quick --echo atuo
 expect 64 'echo-at|did you mean "batch"' "$program" train $quick --echo-at bach
 field() { tail -n 1 "$1/metrics.jsonl" | sed "s/.*\"$2\":\([^,}]*\).*/\1/"; }
-is() { # is TEXT VALUE EXPECTED
-    if [ "$2" = "$3" ]; then pass; else fail "$1: [$2], not [$3]"; fi
-}
 echoing="--algorithm cocod --period 3 --checkpoint-every 0.25 --keep 9"
 expect 0 '16 local steps, 16 an epoch' "$mpirun" 2 "$program" train $quick --epochs 1 --echo 2 --run twice
 is "fresh samples of two uses each" "$(field twice fresh_samples)" 272 # 15 half batches and a whole one, on 2 ranks

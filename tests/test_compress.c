@@ -1,13 +1,10 @@
 /* test_compress.c - encoders and decoders: what each promises about its encoding, its residual and
  * its sum, on the host and on device cuda, whose bits must be the host's. */
 #include <math.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "runtime/base/random.h"
 #include "runtime/compress/compressor.h"
 #include "tests/check.h"
+#include "tests/threads.h"
 
 enum { MOST = 64 * 321 /* five chunks and a bit */, RANKS = 4, WIRE = 8 * MOST + 64 };
 
@@ -577,25 +574,6 @@ typedef struct outcome {
     unsigned char wires[2 * WIRE];
     int threads;
 } outcome;
-
-typedef struct threads_args {
-    int threads, *used;
-} threads_args;
-
-static ts_status set_threads(const void *args)
-{
-    const threads_args *a = args;
-    *a->used = 1;
-#ifdef _OPENMP
-    omp_set_num_threads(a->threads);
-#pragma omp parallel
-#pragma omp single
-    *a->used = omp_get_num_threads();
-#endif
-    return TS_OK;
-}
-
-static const ts_kernel threads_kernel = {.name = "threads", .run = set_threads};
 
 static bool is_cuda(void)
 {

@@ -1,13 +1,10 @@
 /* The flat-vector kernels against plain loops in double precision, and what they promise beyond
  * numbers: the shadow's bits, what is not read, and the same bits from any number of threads. */
 #include <math.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "runtime/base/random.h"
 #include "runtime/device/vector.h"
 #include "tests/check.h"
+#include "tests/threads.h"
 
 enum { MOST = 64 * 2051 }; /* several chunks of every thread and a part of one */
 /* In blocks: less than a chunk, a chunk and a bit, many. */
@@ -301,27 +298,6 @@ typedef struct outcome {
     double sum;
     int threads;
 } outcome;
-
-typedef struct threads_args {
-    int n;
-    int *seen;
-} threads_args;
-
-/* The number belongs to the thread that asks, so a kernel sets it for its stream. */
-static ts_status threads_run(const void *args)
-{
-    const threads_args *a = args;
-    *a->seen = 1;
-#ifdef _OPENMP
-    omp_set_num_threads(a->n);
-#pragma omp parallel
-#pragma omp single
-    *a->seen = omp_get_num_threads();
-#endif
-    return TS_OK;
-}
-
-static const ts_kernel threads_kernel = {.name = "threads", .run = threads_run};
 
 static bool is_cuda(void)
 {

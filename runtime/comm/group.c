@@ -90,39 +90,35 @@ static ts_group *group_of(ts_communicator *communicator)
     return (ts_group *)communicator;
 }
 
+/* Of elements of the call's type. */
+static ts_status all_reduce(ts_collective call, void *to, const void *from, size_t n)
+{
+    size_t element = call.type == TS_BF16 ? sizeof(uint16_t) : sizeof(float);
+    if (n == 0) return TS_OK;
+    call.to = to;
+    call.from = from;
+    call.to_bytes = call.from_bytes = n * element;
+    call.n = n;
+    return launch(&group_of(call.communicator)->kernels->all_reduce, &call,
+                  sent_around(call.communicator->world, n, element));
+}
+
 ts_status ts_group_all_reduce(ts_communicator *communicator, float *to, const float *from, size_t n,
                               ts_reduction reduction, const float *weight)
 {
     TS_TRY(ts_group_need_weight(n, reduction, weight));
-    if (n == 0) return TS_OK;
-    ts_collective call = {.communicator = communicator,
-                          .to = to,
-                          .from = from,
-                          .to_bytes = n * sizeof *to,
-                          .from_bytes = n * sizeof *from,
-                          .n = n,
-                          .reduction = reduction,
-                          .weight = reduction == TS_WEIGHTED_AVERAGE ? weight : NULL};
-    TS_TRY(launch(&group_of(communicator)->kernels->all_reduce, &call,
-                  sent_around(communicator->world, n, sizeof *to)));
-    return TS_OK;
+    return all_reduce((ts_collective){.communicator = communicator,
+                                      .reduction = reduction,
+                                      .weight = reduction == TS_WEIGHTED_AVERAGE ? weight : NULL},
+                      to, from, n);
 }
 
 ts_status ts_group_all_reduce_bf16(ts_communicator *communicator, uint16_t *to,
                                    const uint16_t *from, size_t n)
 {
-    if (n == 0) return TS_OK;
-    ts_collective call = {.communicator = communicator,
-                          .to = to,
-                          .from = from,
-                          .to_bytes = n * sizeof *to,
-                          .from_bytes = n * sizeof *from,
-                          .n = n,
-                          .reduction = TS_SUM,
-                          .type = TS_BF16};
-    TS_TRY(launch(&group_of(communicator)->kernels->all_reduce, &call,
-                  sent_around(communicator->world, n, sizeof *to)));
-    return TS_OK;
+    return all_reduce(
+        (ts_collective){.communicator = communicator, .reduction = TS_SUM, .type = TS_BF16}, to,
+        from, n);
 }
 
 ts_status ts_group_reduce_scatter(ts_communicator *communicator, float *to, const float *from,

@@ -70,6 +70,26 @@ void ts_code_end_sum(const ts_code *c, const ts_chunk *k, const float *sum)
     if (c->of.anchor) memcpy(c->of.anchor + k->at, sum, k->n * sizeof *sum);
 }
 
+/* Inlined, with the type known. */
+static inline ts_status decode(const ts_code *c, bool bf16)
+{
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
+        const ts_chunk *k = &c->chunks[i];
+        float sum[TS_CHUNK_MAX];
+        ts_code_begin_sum(c, k, sum);
+        for (int r = 0; r < c->of.ranks; r++) {
+            float weight = ts_code_weight(c, r);
+            const float *raw = ts_code_floats(c, r, k->codes);
+            const uint16_t *half = (const uint16_t *)(const void *)raw;
+            for (uint32_t j = 0; j < k->n; j++)
+                sum[j] = fmaf(weight, bf16 ? ts_bf16_to_float(half[j]) : raw[j], sum[j]);
+        }
+        ts_code_end_sum(c, k, sum);
+    }
+    return TS_OK;
+}
+
 /* ---- raw ---- */
 
 static ts_status raw_encode_run(const void *args)
@@ -85,20 +105,7 @@ static ts_status raw_encode_run(const void *args)
 
 static ts_status raw_decode_run(const void *args)
 {
-    const ts_code *c = args;
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = 0; i < c->n_chunks; i++) {
-        const ts_chunk *k = &c->chunks[i];
-        float sum[TS_CHUNK_MAX];
-        ts_code_begin_sum(c, k, sum);
-        for (int r = 0; r < c->of.ranks; r++) {
-            float weight = ts_code_weight(c, r);
-            const float *raw = ts_code_floats(c, r, k->codes);
-            for (uint32_t j = 0; j < k->n; j++) sum[j] = fmaf(weight, raw[j], sum[j]);
-        }
-        ts_code_end_sum(c, k, sum);
-    }
-    return TS_OK;
+    return decode(args, false);
 }
 
 const ts_kernel ts_raw_encode = {"raw_encode", raw_encode_run, ts_encode_accesses,
@@ -127,21 +134,7 @@ static ts_status bf16_encode_run(const void *args)
 
 static ts_status bf16_decode_run(const void *args)
 {
-    const ts_code *c = args;
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = 0; i < c->n_chunks; i++) {
-        const ts_chunk *k = &c->chunks[i];
-        float sum[TS_CHUNK_MAX];
-        ts_code_begin_sum(c, k, sum);
-        for (int r = 0; r < c->of.ranks; r++) {
-            float weight = ts_code_weight(c, r);
-            const uint16_t *from = (uint16_t *)(void *)ts_code_floats(c, r, k->codes);
-            for (uint32_t j = 0; j < k->n; j++)
-                sum[j] = fmaf(weight, ts_bf16_to_float(from[j]), sum[j]);
-        }
-        ts_code_end_sum(c, k, sum);
-    }
-    return TS_OK;
+    return decode(args, true);
 }
 
 static ts_status bf16_format(const ts_compression *settings, ts_format *format_p)

@@ -1,21 +1,15 @@
-/* no_cuda.c - see runtime/device/no_cuda.c. */
+/* no_cuda.c - see runtime/device/no_cuda.h. */
 #include "runtime/compress/code.h"
+#include "runtime/device/no_cuda.h"
 
-#define STUB(name)                                                                                 \
-    ts_status name(const void *args, void *cuda_stream)                                            \
-    {                                                                                              \
-        (void)args;                                                                                \
-        (void)cuda_stream;                                                                         \
-        return TS_ERROR(TS_EUNSUPPORTED, "this build is without CUDA");                            \
-    }
-STUB(ts_raw_encode_enqueue)
-STUB(ts_raw_decode_enqueue)
-STUB(ts_bf16_encode_enqueue)
-STUB(ts_bf16_decode_enqueue)
-STUB(ts_qsgd_encode_enqueue)
-STUB(ts_terngrad_encode_enqueue)
-STUB(ts_quantised_decode_enqueue)
-STUB(ts_topk_encode_enqueue)
-STUB(ts_topk_decode_enqueue)
-STUB(ts_randomk_encode_enqueue)
-STUB(ts_randomk_decode_enqueue)
+TS_NO_CUDA(ts_raw_encode_enqueue)
+TS_NO_CUDA(ts_raw_decode_enqueue)
+TS_NO_CUDA(ts_bf16_encode_enqueue)
+TS_NO_CUDA(ts_bf16_decode_enqueue)
+TS_NO_CUDA(ts_qsgd_encode_enqueue)
+TS_NO_CUDA(ts_terngrad_encode_enqueue)
+TS_NO_CUDA(ts_quantised_decode_enqueue)
+TS_NO_CUDA(ts_topk_encode_enqueue)
+TS_NO_CUDA(ts_topk_decode_enqueue)
+TS_NO_CUDA(ts_randomk_encode_enqueue)
+TS_NO_CUDA(ts_randomk_decode_enqueue)

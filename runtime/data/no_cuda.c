@@ -1,9 +1,5 @@
-/* no_cuda.c - see runtime/device/no_cuda.c. */
+/* no_cuda.c - see runtime/device/no_cuda.h. */
 #include "runtime/data/batch_job.h"
+#include "runtime/device/no_cuda.h"
 
-ts_status ts_batch_enqueue(const void *batch_job, void *cuda_stream)
-{
-    (void)batch_job;
-    (void)cuda_stream;
-    return TS_ERROR(TS_EUNSUPPORTED, "this build is without CUDA");
-}
+TS_NO_CUDA(ts_batch_enqueue)

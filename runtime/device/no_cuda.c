@@ -1,6 +1,7 @@
 /* no_cuda.c - what stands for the CUDA device in a build without the CUDA Toolkit. */
 #include <stdio.h>
 
+#include "runtime/device/no_cuda.h"
 #include "runtime/device/trace_ring.h"
 #include "runtime/device/vector_kernels.h"
 
@@ -21,18 +22,10 @@ void ts_device_cuda_version(char *text, size_t bytes)
     snprintf(text, bytes, "absent; this build is without: %s", TS_CUDA_MISSING);
 }
 
-/* Never reached: no stream of a CUDA device is ever open. */
-#define STUB(name)                                                                                 \
-    ts_status name(const void *args, void *cuda_stream)                                            \
-    {                                                                                              \
-        (void)args;                                                                                \
-        (void)cuda_stream;                                                                         \
-        return TS_ERROR(TS_EUNSUPPORTED, "this build is without CUDA");                            \
-    }
-STUB(ts_sgd_enqueue)
-STUB(ts_merge_enqueue)
-STUB(ts_outer_enqueue)
-STUB(ts_to_bf16_enqueue)
-STUB(ts_from_bf16_enqueue)
-STUB(ts_scale_enqueue)
-STUB(ts_stamp_enqueue)
+TS_NO_CUDA(ts_sgd_enqueue)
+TS_NO_CUDA(ts_merge_enqueue)
+TS_NO_CUDA(ts_outer_enqueue)
+TS_NO_CUDA(ts_to_bf16_enqueue)
+TS_NO_CUDA(ts_from_bf16_enqueue)
+TS_NO_CUDA(ts_scale_enqueue)
+TS_NO_CUDA(ts_stamp_enqueue)

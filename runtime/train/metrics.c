@@ -497,7 +497,7 @@ ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *sc
 {
     ts_trainer *t = m->t;
     TS_TRY(ts_metrics_flush(m));
-    ts_trace_drain(t->trace, on_span, m);
+    ts_metrics_drain(m);
     double seconds = (double)m->total.end * 1e-9;
     *result = (ts_result){.steps = t->step,
                           .seconds = seconds,
