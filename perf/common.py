@@ -39,7 +39,7 @@ class Lab:
     def train(self, run, ranks, pace_s, batch, settle, steps, *options):
         """Steps of paced workers on synthetic pictures, `settle` more before them left out; returns run.json."""
         if not finished(run):
-            self.mpirun(ranks, "twinstream", "train", "--type", "bf16", "--batch", str(batch), "--pace", f"{pace_s:.6g}",
+            self.mpirun(ranks, "twinstream", "train", "--batch", str(batch), "--pace", f"{pace_s:.6g}",
                         "--data", f"synthetic:train={batch * ranks * 64},test={ranks}", "--settle", str(settle),
                         "--steps", str(settle + steps), "--log-every", "1", "--evaluate-every", "0", "--export", "no",
                         "--learning-rate", "0.01", "--scale-learning-rate", "no", "--run", run, *options)
@@ -59,7 +59,7 @@ def train_to_accuracy(build, ranks, run, *options):
     """Train to the end with a one-cycle schedule from seed 1 (--option value ...); returns run.json."""
     if not finished(run):
         command = [os.path.join(TOP, "launch", "mpirun"), str(ranks), os.path.join(build, "twinstream"), "train", "--schedule",
-                   "one-cycle", "--seed", "1", "--type", "bf16", "--export", "no", "--run", run, *options]
+                   "one-cycle", "--seed", "1", "--export", "no", "--run", run, *options]
         threads = str(max(1, os.cpu_count() // ranks))
         output(command, dict(os.environ, OMP_NUM_THREADS=threads))
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)

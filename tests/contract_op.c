@@ -16,7 +16,7 @@ static ts_stream *stream, *host_stream;
 
 #define CONV(ic, ih, oc, oh, k, s, p, il)                                                          \
     .kind = TS_OP_CONV, .in = {3, ic, ih, ih}, .out = {3, oc, oh, oh}, .kernel = k, .stride = s,   \
-    .padding = p, .in_layout = il, .layout = TS_NCHW16C
+    .padding = p, .in_layout = il, .layout = (il) == TS_NCHW8C ? TS_NCHW8C : TS_NCHW16C
 #define NORM(c, h, l)                                                                              \
     .kind = TS_OP_BATCH_NORM, .in = {4, c, h, h}, .out = {4, c, h, h}, .in_layout = l,             \
     .layout = l, .epsilon = 1e-5f, .momentum = 0.1f
@@ -35,11 +35,16 @@ static const ts_op_desc cases[] = {
     {CONV(8, 8, 16, 4, 3, 2, 1, TS_NCHW16C)},
     {CONV(8, 8, 24, 4, 1, 2, 0, TS_NCHW16C)},
     {CONV(3, 12, 8, 12, 3, 1, 1, TS_NCHW)},
-    {CONV(16, 10, 16, 10, 3, 1, 1,
-          TS_NCHW16C)}, /* winograd.c: cut tiles, a chunk that is not full */
+    /* Winograd's method: cut tiles, a chunk that is not full; blocks of AVX-512 and of AVX2 */
+    {CONV(16, 10, 16, 10, 3, 1, 1, TS_NCHW16C)},
     {CONV(16, 29, 64, 29, 3, 1, 1, TS_NCHW16C)},
     {CONV(128, 6, 16, 6, 3, 1, 1, TS_NCHW16C)},
     {CONV(32, 8, 128, 8, 3, 1, 1, TS_NCHW16C)},
+    {CONV(8, 10, 8, 10, 3, 1, 1, TS_NCHW8C)},
+    {CONV(16, 29, 64, 29, 3, 1, 1, TS_NCHW8C)},
+    {CONV(128, 6, 8, 6, 3, 1, 1, TS_NCHW8C)},
+    {CONV(8, 8, 32, 8, 3, 1, 1, TS_NCHW8C)},
+    {CONV(32, 8, 128, 8, 3, 1, 1, TS_NCHW8C)},
     {CONV(16, 54, 32, 27, 3, 2, 1, TS_NCHW16C)}, /* more than a chunk of weight_gradient.c */
     {CONV(16, 40, 32, 40, 3, 1, 1, TS_NCHW16C)},
     {CONV(32, 8, 20, 4, 1, 2, 0, TS_NCHW16C)},

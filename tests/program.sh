@@ -51,6 +51,10 @@ expect 64 'with 3 averages in flight|raise --mix to 0.39' "$program" train $quic
 expect 64 'synchronous-steps' "$program" train $quick --algorithm pipe --synchronous-steps -1
 expect 64 'post-local is for algorithms that average models; od' "$program" train $quick --algorithm od --post-local 0.5
 expect 64 'must be a whole number' "$program" train --batch 12x
+expect 0 '--pull 0.3 has no effect with --algorithm cocod: it is for overlap-local|--levels 1 has no effect with --compress bf16' \
+    "$program" train $quick --steps 1 --algorithm cocod --pull 0.3 --compress bf16 --levels 1
+expect 0 '' "$program" train $quick --steps 1 --algorithm dasgd --delay 2
+grep -q 'has no effect' out && fail "dasgd reads --delay" || pass
 expect 64 'TWINSTREAM_BATCH' env TWINSTREAM_BATCH=none "$program" train
 expect 64 'batch|256' "$program" train $quick --batch 300
 echo "perod = 3" >bad.conf

@@ -9,7 +9,7 @@
  * and weight: asked for 8 channels of a block of 16, oneDNN 2.6 takes its plain loops.
  *
  * A bf16 pass may run in fp32, widened on the way in and rounded on the way out, where Winograd's
- * method in fp32 beats direct bf16 (`widens`). fp32 with few channels is winograd.c's. */
+ * method in fp32 beats direct bf16 (`widens`). fp32 with few channels is winograd.h's. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -46,10 +46,10 @@ typedef struct conv {
     /* backward-weights at this batch may want another order than the flat buffers' */
     dnnl_primitive_t gradient_to_order;
     dnnl_memory_t gradient_from, gradient_to;
-    size_t gradient_at; /* in scratch */
-    size_t sum_at;      /* in scratch: dy + dy2, where y has two readers */
-    bool own_gradient;  /* weight_gradient.c makes it */
-    bool winograd;      /* winograd.c does all passes, and none has a primitive */
+    size_t gradient_at;          /* in scratch */
+    size_t sum_at;               /* in scratch: dy + dy2, where y has two readers */
+    bool own_gradient;           /* weight_gradient.c makes it */
+    const ts_winograd *winograd; /* not NULL: it does all passes, and none has a primitive */
 } conv;
 
 static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
@@ -369,7 +369,7 @@ static void open_winograd(conv *c)
 {
     int passes = c->desc.training ? PASSES : 1;
     for (int i = 0; i < passes; i++)
-        need_scratch(c, ts_winograd_scratch(&c->desc, (ts_conv_pass)i));
+        need_scratch(c, c->winograd->scratch_bytes(&c->desc, (ts_conv_pass)i));
 }
 
 static void onednn_release(ts_op *op)
@@ -407,7 +407,7 @@ static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_
     c->base.desc = *d;
     c->desc = with_padding(d);
     TS_TRY_TO(status, fail, find_order(c));
-    c->winograd = ts_winograd_serves(&c->desc, &c->order);
+    c->winograd = ts_winograd_find(&c->desc, &c->order);
     if (c->winograd)
         open_winograd(c);
     else
@@ -456,8 +456,8 @@ static ts_status run_forward(const void *args)
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_FORWARD];
     if (c->winograd) {
-        ts_winograd_run(&c->desc, TS_CONV_FORWARD, r->args.x, r->args.weight, r->args.y,
-                        r->args.scratch);
+        c->winograd->run(&c->desc, TS_CONV_FORWARD, r->args.x, r->args.weight, r->args.y,
+                         r->args.scratch);
         return TS_OK;
     }
     return execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, weights_of(p, &r->args), r->args.y,
@@ -484,8 +484,8 @@ static ts_status run_backward_data(const void *args)
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_DATA];
     if (c->winograd) {
-        ts_winograd_run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), r->args.weight,
-                        r->args.dx, r->args.scratch);
+        c->winograd->run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), r->args.weight,
+                         r->args.dx, r->args.scratch);
         return TS_OK;
     }
     return execute(c, p, &r->args, r->args.dx, weights_of(p, &r->args), gradient_of(c, &r->args),
@@ -502,7 +502,7 @@ static ts_status run_backward_weights(const void *args)
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
     if (c->winograd) {
-        ts_winograd_gradient(&c->desc, x, dy, r->args.dweight, r->args.scratch);
+        c->winograd->gradient(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
     if (c->own_gradient) {

@@ -18,43 +18,47 @@ const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd,
 
 const ts_option ts_algorithm_options[] = {
     {"period", TS_OPTION_INT, offsetof(ts_algorithm_config, period), "4", "auto", 1, 1e9,
-     "k, local steps between two averages: local, cocod, dasgd, overlap-local; auto measures a "
-     "step and an average at the start and takes the fewest at which compute hardly waits"},
+     "k, local steps between two averages; auto measures a step and an average at the start and "
+     "takes the fewest at which compute hardly waits",
+     "local|cocod|dasgd|overlap-local"},
     {"delay", TS_OPTION_INT, offsetof(ts_algorithm_config, delay), "1", "auto", 1, 1e9,
-     "d, local steps from starting an average to merging it, may exceed k: dasgd; auto: half of "
-     "the period"},
+     "d, local steps from starting an average to merging it, may exceed k; auto: half of the "
+     "period",
+     "dasgd"},
     {"mix", TS_OPTION_REAL, offsetof(ts_algorithm_config, mix), "0.25", NULL, 0, 1,
-     "xi, share of the local model that a merge keeps: dasgd"},
+     "xi, share of the local model that a merge keeps", "dasgd"},
     {"merge", TS_OPTION_CHOICE, offsetof(ts_algorithm_config, merge), "blend", "blend|corrected", 0,
      0,
      "how the average a of the snapshots y gets into the model x: xi x + (1 - xi) a, or "
-     "x + (1 - xi) (a - y), which loses no local progress: dasgd"},
+     "x + (1 - xi) (a - y), which loses no local progress",
+     "dasgd"},
     {"fragments", TS_OPTION_INT, offsetof(ts_algorithm_config, fragments), "1", NULL, 1, 64,
      "P, slices of the model that are averaged in turn, each every k steps: the link is used "
-     "evenly; at most k: cocod, dasgd"},
+     "evenly; at most k",
+     "cocod|dasgd"},
     {"slow-momentum", TS_OPTION_REAL, offsetof(ts_algorithm_config, slow_momentum), "0", NULL, 0,
-     0.99999,
-     "beta, SlowMo: momentum of an outer model that the averages move; 0: none: local, cocod, "
-     "dasgd"},
+     0.99999, "beta, SlowMo: momentum of an outer model that the averages move; 0: none",
+     "local|cocod|dasgd"},
     {"slow-rate", TS_OPTION_REAL, offsetof(ts_algorithm_config, slow_rate), "1", NULL, 1e-6, 10,
-     "alpha, how far the outer model moves, 1: to the average and by the momentum: local, cocod, "
-     "dasgd"},
+     "alpha, how far the outer model moves, 1: to the average and by the momentum",
+     "local|cocod|dasgd"},
     {"pull", TS_OPTION_REAL, offsetof(ts_algorithm_config, pull), "0.6", NULL, 0, 1,
-     "alpha, share of the way to the anchor that a rank is pulled: overlap-local"},
+     "alpha, share of the way to the anchor that a rank is pulled", "overlap-local"},
     {"anchor-momentum", TS_OPTION_REAL, offsetof(ts_algorithm_config, anchor_momentum), "0.7", NULL,
-     0, 0.99999, "beta, momentum of the anchor, as slow-momentum: overlap-local"},
+     0, 0.99999, "beta, momentum of the anchor, as slow-momentum", "overlap-local"},
     {"post-local", TS_OPTION_REAL, offsetof(ts_algorithm_config, post_local), "0", NULL, 0, 1,
-     "share of the run, like a milestone, that is S-SGD before models are averaged: local, cocod, "
-     "dasgd, overlap-local"},
+     "share of the run, like a milestone, that is S-SGD before models are averaged",
+     "local|cocod|dasgd|overlap-local"},
     {"overlap", TS_OPTION_BOOL, offsetof(ts_algorithm_config, overlap), "yes", NULL, 0, 0,
-     "all-reduce buckets of gradients during backward, else all of them after it: ssgd, "
-     "--post-local"},
+     "all-reduce buckets of gradients during backward, else all of them after it; in the others "
+     "than ssgd with --post-local",
+     "ssgd|local|cocod|dasgd|overlap-local"},
     {"synchronous-steps", TS_OPTION_INT, offsetof(ts_algorithm_config, synchronous_steps), "200",
      NULL, 0, 1e15,
-     "local steps at the start that wait for their own mean gradient, before the pipeline of two: "
-     "pipe, od"},
+     "local steps at the start that wait for their own mean gradient, before the pipeline of two",
+     "pipe|od"},
     {"local-rate", TS_OPTION_REAL, offsetof(ts_algorithm_config, local_rate), "1", NULL, 0, 1e6,
-     "lambda, of the step that a rank makes by its own gradient, as a factor of the learning rate: "
+     "lambda, of the step that a rank makes by its own gradient, as a factor of the learning rate",
      "od"},
     {0}};
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "runtime/base/file.h"
+#include "runtime/base/log.h"
 
 #define PREFIX "TWINSTREAM_"
 enum { WIDTH = 100, VALUE_BYTES = 1024 };
@@ -411,6 +412,22 @@ ts_status ts_option_set_parse(ts_option_set *set, int argc, char **argv)
     return read_arguments(set, argc, argv, false);
 }
 
+void ts_option_set_warn_unread(const ts_option_set *set)
+{
+    EACH_OPTION(set, group, row)
+    {
+        char value[VALUE_BYTES], selected[VALUE_BYTES];
+        const ts_option_group *of = NULL;
+        if (!row->readers || !group->selector) continue;
+        const ts_option *selector = find(set, group->selector, &of);
+        get_field(of, selector, selected);
+        get_field(group, row, value);
+        if (is_choice(row->readers, selected) || !strcmp(value, row->initial)) continue;
+        ts_warn("--%s %s has no effect with --%s %s: it is for %s", row->key, value, selector->key,
+                selected, row->readers);
+    }
+}
+
 /* ---- output ---- */
 
 void ts_option_set_each(const ts_option_set *set,
@@ -476,7 +493,8 @@ void ts_option_set_help(const ts_option_set *set, FILE *out)
             const char *choices = row->type == TS_OPTION_BOOL ? "yes|no" : row->choices;
             bool number = row->type == TS_OPTION_INT || row->type == TS_OPTION_REAL;
             const char *before = number ? " (or " : " (";
-            snprintf(help, sizeof help, "%s%s%s%s", row->help, choices ? before : "",
+            snprintf(help, sizeof help, "%s%s%s%s%s%s", row->help, row->readers ? "; for " : "",
+                     row->readers ? row->readers : "", choices ? before : "",
                      choices ? choices : "", choices ? ")" : "");
             int column = fprintf(out, "  --%s %s", row->key, row->initial);
             wrap(out, column, 36, help);

@@ -27,13 +27,16 @@ typedef struct ts_option {
     const char *choices; /* "ssgd|local|cocod|dasgd"; of a number the word for 0, "auto"; or NULL */
     double min, max;
     const char *help; /* one line, with the unit */
+    /* "cocod|dasgd": the values of the group's selector that read it; NULL: all */
+    const char *readers;
 } ts_option;
 
 /* Rows that belong together under one heading of --help; rows end with a NULL key. */
 typedef struct ts_option_group {
     const char *title;
     const ts_option *rows;
-    void *config; /* the struct the rows' offsets point into */
+    void *config;         /* the struct the rows' offsets point into */
+    const char *selector; /* key of the option that says which rows are read; NULL: all are */
 } ts_option_group;
 
 typedef struct ts_option_set ts_option_set;
@@ -48,6 +51,8 @@ ts_status ts_option_set_value(ts_option_set *set, const char *key, const char *v
                               const char *source);
 /* File, environment, command line, in this order. argv[0] is skipped. */
 ts_status ts_option_set_parse(ts_option_set *set, int argc, char **argv);
+/* Warns of each value that is not the initial one and that nothing reads. */
+void ts_option_set_warn_unread(const ts_option_set *set);
 /* A file of "key = value" lines; a line that begins with '#' is a comment. */
 ts_status ts_option_set_load(ts_option_set *set, const char *path);
 /* Every key with its value now, "key = value" lines that ts_option_set_load reads back. */

@@ -30,20 +30,21 @@ const ts_option ts_compression_options[] = {
     {"compress", TS_OPTION_CHOICE, AT(name), "none", "none|bf16|qsgd|terngrad|topk|randomk|dgc", 0,
      0,
      "what travels in place of fp32: gradients (ssgd, pipe, od), changes since the last average "
-     "(local, "
-     "cocod, dasgd)"},
+     "(local, cocod, dasgd)"},
     {"levels", TS_OPTION_INT, AT(levels), "7", NULL, 1, 127,
-     "steps from 0 to a block's largest element, in codes of 2 bits (1), 4 (to 7) or 8: qsgd"},
+     "steps from 0 to a block's largest element, in codes of 2 bits (1), 4 (to 7) or 8", "qsgd"},
     {"block", TS_OPTION_INT, AT(block), "512", NULL, UNIT, TS_CHUNK_MAX,
-     "elements that share a norm, a multiple of 64: qsgd"},
+     "elements that share a norm, a multiple of 64", "qsgd"},
     {"density", TS_OPTION_REAL, AT(density), "0.01", NULL, 1e-6, 1,
-     "share of the elements that travels: topk, randomk, dgc"},
+     "share of the elements that travels", "topk|randomk|dgc"},
     {"density-warmup", TS_OPTION_INT, AT(density_warmup), "5", NULL, 0, 1000,
-     "epochs in which the density comes down to its value: dgc"},
+     "epochs in which the density comes down to its value", "dgc"},
     {"error-feedback", TS_OPTION_CHOICE, AT(feedback), "auto", "auto|yes|no", 0, 0,
-     "add what an encoding left out to the next one; auto: unless the compressor is unbiased"},
+     "add what an encoding left out to the next one; auto: unless the compressor is unbiased",
+     "bf16|qsgd|terngrad|topk|randomk|dgc"},
     {"scope", TS_OPTION_CHOICE, AT(scope), "layer", "layer|global", 0, 0,
-     "encode each layer's weights apart, and biases and batch norm as fp32; or all as one vector"},
+     "encode each layer's weights apart, and biases and batch norm as fp32; or all as one vector",
+     "bf16|qsgd|terngrad|topk|randomk|dgc"},
     {0}};
 
 static bool is(const char *text, const char *word)

@@ -143,8 +143,8 @@ ts_status ts_config_open(ts_config *config, ts_option_set **set_p)
         {"Data", data_rows, config},
         {"Optimisation", optimisation_rows, config},
         {"Algorithm", algorithm_rows, config},
-        {"Algorithm's own", ts_algorithm_options, &config->algorithm_config},
-        {"Compression", ts_compression_options, &config->compression},
+        {"Algorithm's own", ts_algorithm_options, &config->algorithm_config, "algorithm"},
+        {"Compression", ts_compression_options, &config->compression, "compress"},
         {"Device and communication", device_rows, config},
         {"Run", run_rows, config},
     };

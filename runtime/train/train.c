@@ -404,6 +404,7 @@ static void announce(const ts_trainer *t)
         ts_info("a batch is used again while %s%s%s is late, %lld times at most (%s)",
                 t->feed ? "the next one" : "", t->feed && a->late ? " or " : "",
                 a->late ? "an average" : "", (long long)c->echo_most, c->echo_at);
+    ts_option_set_warn_unread(t->options);
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
         ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "
