@@ -326,6 +326,13 @@ int ts_model_nodes(const ts_model *m)
     return m->builder.n;
 }
 
+int ts_model_plain_ops(const ts_model *m)
+{
+    int n = 0;
+    for (int i = 1; i < m->builder.n; i++) n += m->ops[i]->ops == &ts_op_reference;
+    return n;
+}
+
 size_t ts_model_parameter_count(const ts_model *m)
 {
     size_t count = 0;

@@ -91,6 +91,8 @@ const ts_tensor *ts_model_tensors(const ts_model *model, int *n_p);
 size_t ts_model_parameter_count(const ts_model *model); /* as PyTorch counts */
 /* Multiply-adds of nodes [first, last) in a forward pass for one picture. */
 double ts_model_forward_macs(const ts_model *model, int first, int last);
+/* How many ops only the plain loops of the reference serve. */
+int ts_model_plain_ops(const ts_model *model);
 /* Names every parameter's order in the flat buffers: equal on all ranks, or they may not average.
  */
 uint64_t ts_model_signature(const ts_model *model);

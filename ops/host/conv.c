@@ -9,7 +9,7 @@
  * and weight: asked for 8 channels of a block of 16, oneDNN 2.6 takes its plain loops.
  *
  * A bf16 pass may run in fp32, widened on the way in and rounded on the way out, where Winograd's
- * method in fp32 beats direct bf16 (`widens`). fp32 with few channels is winograd.h's. */
+ * method in fp32 beats direct bf16 (`widens`). In fp32 winograd.h comes first. */
 #include <stdio.h>
 #include <stdlib.h>
 

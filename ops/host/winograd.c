@@ -3,7 +3,7 @@
 
 static const ts_winograd *const all[] = {
 #if defined(__x86_64__)
-    &ts_winograd_avx512, &ts_winograd_avx2,
+    &ts_winograd_avx512_few, &ts_winograd_avx2_few, &ts_winograd_avx2_wide,
 #endif
     NULL};
 

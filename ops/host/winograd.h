@@ -1,13 +1,13 @@
-/* winograd.h - 3x3 convolutions of few channels by Winograd's method F(4x4, 3x3) (Lavin, Gray:
- * "Fast algorithms for convolutional neural networks", CVPR 2016), for processors with AVX-512 or
- * AVX2.
+/* winograd.h - 3x3 convolutions in fp32 by Winograd's method F(4x4, 3x3) (Lavin, Gray: "Fast
+ * algorithms for convolutional neural networks", CVPR 2016), for processors with AVX-512 or AVX2.
  *
  *     y = A^T [ (G w G^T) * (B^T x B) ] A                forward; backward data with w turned round
  *     dw = sum over tiles G^T [ (A dy A^T) * (B^T x B) ] G
  *
- * The library's own, which it has for AVX-512 only, keeps all transformed tiles in memory between
- * its three steps, which with few channels is most of its time; here a few tiles go through all
- * steps in a core's cache. */
+ * The library has it for AVX-512 only, and keeps all transformed tiles in memory between its three
+ * steps, which with few channels is most of its time. Here a few tiles go through all steps in a
+ * core's cache (winograd_few.h), or with many channels, by AVX2, the transformed tiles of some
+ * pictures stay in the cache that cores share (winograd_wide.h). */
 #ifndef TS_OPS_HOST_WINOGRAD_H
 #define TS_OPS_HOST_WINOGRAD_H
 
@@ -29,7 +29,7 @@ typedef struct ts_winograd {
 } ts_winograd;
 
 #if defined(__x86_64__)
-extern const ts_winograd ts_winograd_avx512, ts_winograd_avx2;
+extern const ts_winograd ts_winograd_avx512_few, ts_winograd_avx2_few, ts_winograd_avx2_wide;
 #endif
 
 /* The one that serves; NULL: none. */

@@ -1,4 +1,4 @@
-/* winograd_avx2.c - winograd_body.h for AVX2: 8 floats in a vector, 16 registers. */
+/* winograd_avx2.c - Winograd's method by AVX2: 8 floats in a vector, 16 registers. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -6,7 +6,8 @@
 
 enum { B = 8, ROWS_OF_ONE = 8, ROWS_OF_TWO = 4 };
 
-#define BODY ts_winograd_avx2
+#define FEW ts_winograd_avx2_few
+#define WIDE ts_winograd_avx2_wide
 #define LAYOUT TS_NCHW8C
 #define WEIGHT_ORDER dnnl_OIhw8i8o
 #define PROCESSOR_SERVES() (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
@@ -23,8 +24,7 @@ typedef __m256 vector;
 #define SUB _mm256_sub_ps
 #define MUL _mm256_mul_ps
 #define FMA _mm256_fmadd_ps
-/* Stays in a register: else the compiler loads it again for each product, and loads are the limit.
- */
+/* Stays in a register: else each product loads it again, and loads are the limit. */
 #define KEEP(x) __asm__("" : "+x"(x))
 
 /* Every 8th of 64 elements. */
@@ -33,5 +33,7 @@ TARGET_INLINE vector column(const float *x)
     return _mm256_i32gather_ps(x, _mm256_set_epi32(56, 48, 40, 32, 24, 16, 8, 0), 4);
 }
 
-#include "ops/host/winograd_body.h"
+#include "ops/host/winograd_tiles.h"
+#include "ops/host/winograd_few.h"
+#include "ops/host/winograd_wide.h"
 #endif

@@ -1,4 +1,4 @@
-/* winograd_avx512.c - winograd_body.h for AVX-512: 16 floats in a vector, 32 registers. */
+/* winograd_avx512.c - Winograd's method by AVX-512: 16 floats in a vector, 32 registers. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -6,7 +6,7 @@
 
 enum { B = 16, ROWS_OF_ONE = 16, ROWS_OF_TWO = 8 };
 
-#define BODY ts_winograd_avx512
+#define FEW ts_winograd_avx512_few
 #define LAYOUT TS_NCHW16C
 #define WEIGHT_ORDER dnnl_OIhw16i16o
 #define PROCESSOR_SERVES() __builtin_cpu_supports("avx512f")
@@ -23,8 +23,7 @@ typedef __m512 vector;
 #define SUB _mm512_sub_ps
 #define MUL _mm512_mul_ps
 #define FMA _mm512_fmadd_ps
-/* Stays in a register: else the compiler loads it again for each product, and loads are the limit.
- */
+/* Stays in a register: else each product loads it again, and loads are the limit. */
 #define KEEP(x) __asm__("" : "+v"(x))
 
 /* Every 16th of 256 elements. */
@@ -35,5 +34,6 @@ TARGET_INLINE vector column(const float *x)
     return _mm512_i32gather_ps(at, x, 4);
 }
 
-#include "ops/host/winograd_body.h"
+#include "ops/host/winograd_tiles.h"
+#include "ops/host/winograd_few.h"
 #endif

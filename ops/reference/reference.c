@@ -92,7 +92,8 @@ static size_t tap_at(const ts_op_desc *d, int o, int i, int kh, int kw)
 /* Sums in double, then stores: `sums` has an element for each of the view's, n c h w. */
 static size_t sum_at(ts_shape s, int n, int c, int h, int w)
 {
-    return ts_layout_at(TS_NCHW, s, n, c, h, w);
+    return (((size_t)n * (size_t)s.c + (size_t)c) * (size_t)s.h + (size_t)h) * (size_t)s.w +
+           (size_t)w;
 }
 
 static ts_status sums_open(size_t n, double **sums_p)
@@ -108,42 +109,73 @@ static void store(const view *v, const double *sums)
     EACH(*v, n, c, h, w) set(v, n, c, h, w, sums[sum_at(v->s, n, c, h, w)]);
 }
 
+/* A convolution's operands in double, in PyTorch's order: a pass fills two and sums the third. */
+typedef struct operands {
+    double *x, *y, *weight; /* x owns the memory */
+} operands;
+
+static ts_status operands_open(const ts_op_desc *d, operands *o)
+{
+    size_t x = ts_shape_count(d->in), y = ts_shape_count(d->out);
+    TS_TRY(sums_open(x + y + ts_op_plain_weight_count(d), &o->x));
+    o->y = o->x + x;
+    o->weight = o->y + y;
+    return TS_OK;
+}
+
+/* What is read; `also` may have no memory. */
+static void fetch(const view *v, const view *also, double *to)
+{
+    EACH(*v, n, c, h, w) to[sum_at(v->s, n, c, h, w)] = gradient(v, also, n, c, h, w);
+}
+
+static void fetch_weight(const ts_op_desc *d, const float *weight, double *to)
+{
+    for (size_t i = 0; i < ts_op_plain_weight_count(d); i++) to[i] = weight_at(d, weight, i);
+}
+
 static ts_status conv_forward(const ts_op_desc *d, const ts_op_args *a)
 {
     view x = in_view(d, a->x), y = out_view(d, a->y);
-    double *sums;
-    TS_TRY(sums_open(ts_shape_count(d->out), &sums));
+    operands v;
+    TS_TRY(operands_open(d, &v));
+    fetch(&x, &(view){0}, v.x);
+    fetch_weight(d, a->weight, v.weight);
     EACH_TAP(d, n, o, i, kh, kw, oh, ow, ih, iw)
-    sums[sum_at(d->out, n, o, oh, ow)] +=
-        weight_at(d, a->weight, tap_at(d, o, i, kh, kw)) * get(&x, n, i, ih, iw);
-    store(&y, sums);
-    free(sums);
+    v.y[sum_at(d->out, n, o, oh, ow)] +=
+        v.weight[tap_at(d, o, i, kh, kw)] * v.x[sum_at(d->in, n, i, ih, iw)];
+    store(&y, v.y);
+    free(v.x);
     return TS_OK;
 }
 
 static ts_status conv_backward_data(const ts_op_desc *d, const ts_op_args *a)
 {
     view dx = in_view(d, a->dx), dy = out_view(d, a->dy), dy2 = out_view(d, a->dy2);
-    double *sums;
-    TS_TRY(sums_open(ts_shape_count(d->in), &sums));
+    operands v;
+    TS_TRY(operands_open(d, &v));
+    fetch(&dy, &dy2, v.y);
+    fetch_weight(d, a->weight, v.weight);
     EACH_TAP(d, n, o, i, kh, kw, oh, ow, ih, iw)
-    sums[sum_at(d->in, n, i, ih, iw)] +=
-        weight_at(d, a->weight, tap_at(d, o, i, kh, kw)) * gradient(&dy, &dy2, n, o, oh, ow);
-    store(&dx, sums);
-    free(sums);
+    v.x[sum_at(d->in, n, i, ih, iw)] +=
+        v.weight[tap_at(d, o, i, kh, kw)] * v.y[sum_at(d->out, n, o, oh, ow)];
+    store(&dx, v.x);
+    free(v.x);
     return TS_OK;
 }
 
 static ts_status conv_backward_weights(const ts_op_desc *d, const ts_op_args *a)
 {
     view x = in_view(d, a->x), dy = out_view(d, a->dy), dy2 = out_view(d, a->dy2);
-    double *sums;
-    size_t count = ts_op_plain_weight_count(d);
-    TS_TRY(sums_open(count, &sums));
+    operands v;
+    TS_TRY(operands_open(d, &v));
+    fetch(&x, &(view){0}, v.x);
+    fetch(&dy, &dy2, v.y);
     EACH_TAP(d, n, o, i, kh, kw, oh, ow, ih, iw)
-    sums[tap_at(d, o, i, kh, kw)] += get(&x, n, i, ih, iw) * gradient(&dy, &dy2, n, o, oh, ow);
-    for (size_t i = 0; i < count; i++) a->dweight[i] = (float)sums[i];
-    free(sums);
+    v.weight[tap_at(d, o, i, kh, kw)] +=
+        v.x[sum_at(d->in, n, i, ih, iw)] * v.y[sum_at(d->out, n, o, oh, ow)];
+    for (size_t i = 0; i < ts_op_plain_weight_count(d); i++) a->dweight[i] = (float)v.weight[i];
+    free(v.x);
     return TS_OK;
 }
 

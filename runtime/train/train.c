@@ -405,6 +405,12 @@ static void announce(const ts_trainer *t)
                 t->feed ? "the next one" : "", t->feed && a->late ? " or " : "",
                 a->late ? "an average" : "", (long long)c->echo_most, c->echo_at);
     ts_option_set_warn_unread(t->options);
+    int plain = ts_model_plain_ops(t->model);
+    if (plain && !strcmp(c->ops, "auto"))
+        ts_warn("%d op%s %s made by the reference's plain loops, which are very slow: nothing faster "
+                "serves type %s here%s",
+                plain, plain == 1 ? "" : "s", plain == 1 ? "is" : "are", c->type,
+                strcmp(c->type, "bf16") ? "" : "; try --type fp32");
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
         ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "

@@ -1,29 +1,23 @@
-/* winograd_body.h - what winograd_avx512.c and winograd_avx2.c have in common: all of it, for
- * vectors of B floats (see winograd.h).
+/* winograd_tiles.h - what winograd_few.h and winograd_wide.h share, for vectors of B floats (see
+ * winograd.h): how a convolution is cut into tiles, the transforms, the products.
  *
- * A vector holds B channels of one pixel, or of one of a tile's 36 points. A chunk is a few
- * strips (rows of tiles of a picture): a strip is copied with its zero border, its tiles are
- * transformed to v [point][tile][channel], the points are multiplied with the weight's, and the
- * sums, m [point][tile][channel], are transformed back. Between two points lies a line more than
- * their elements, or they would fall into the same sets of the cache. Products take a whole chunk:
- * of tiles that a last, shorter one lacks they make sums that nobody reads.
- *
- * The weight's gradient is summed over the chunks of a group of strips, then over the groups: what
- * is added in which order does not depend on the threads. */
+ * A vector holds B channels of one pixel, or of one of a tile's 36 points. A strip (a row of tiles
+ * of a picture) is copied with its zero border and its tiles are transformed to v
+ * [point][tile][channel]; the points are multiplied with the weight's, and the sums, m
+ * [point][tile][channel], are transformed back. Between two points lies a line more than their
+ * elements, or they would fall into the same sets of the cache. */
 #include <omp.h>
 
 #include "ops/host/host_op.h"
 
 enum { TILE = 4, SIDE = 6, POINTS = SIDE * SIDE, TAPS = 9, CHUNK = 16 };
-enum { PIXELS_MAX = TILE * CHUNK };
 
 /* How a convolution is cut; `ins` and `outs` are the channels that a pass reads and writes. */
 typedef struct plan {
     int n, height, width, ins, outs;
-    int rows, columns;   /* of tiles in a picture */
-    int strips, chunk;   /* of the batch; of a chunk */
-    int tiles, together; /* of a chunk, in whole products; outputs of a product: B or 2 B */
-    int groups;          /* of strips, for the gradient */
+    int rows, columns; /* of tiles in a picture */
+    int strips;        /* of the batch */
+    int together;      /* outputs of a product: B or 2 B */
 } plan;
 
 static plan plan_of(const ts_op_desc *d, ts_conv_pass pass)
@@ -37,17 +31,14 @@ static plan plan_of(const ts_op_desc *d, ts_conv_pass pass)
     p.rows = (p.height + TILE - 1) / TILE;
     p.columns = (p.width + TILE - 1) / TILE;
     p.strips = p.n * p.rows;
-    p.chunk = CHUNK / p.columns;
-    p.tiles = CHUNK;
     p.together = p.outs % (2 * B) ? B : 2 * B;
-    p.groups = 256 / p.ins;
     return p;
 }
 
-/* From one point of `channels` channels to the next. */
-static size_t point(const plan *p, int channels)
+/* From one point of that many elements to the next. */
+static size_t point(int rows, int columns)
 {
-    return (size_t)(p->tiles * channels + B);
+    return (size_t)rows * (size_t)columns + B;
 }
 
 static size_t strip_floats(const plan *p)
@@ -55,43 +46,17 @@ static size_t strip_floats(const plan *p)
     return (size_t)(SIDE * (p->columns * TILE + SIDE - TILE) * B);
 }
 
-/* What one thread works on: a strip, v, m; and for the gradient the sums of all points. */
-static size_t thread_floats(const plan *p, bool gradient)
+static int least(int a, int b)
 {
-    size_t floats = strip_floats(p) + POINTS * (point(p, p->ins) + point(p, p->together));
-    return floats + (gradient ? (size_t)(POINTS * p->ins * p->together) : 0);
+    return a < b ? a : b;
 }
 
-/* The transformed weight, [point][input][output]. */
-static size_t weight_point(const plan *p)
-{
-    return (size_t)(p->ins * p->outs + B);
-}
-
-static size_t scratch_bytes(const ts_op_desc *d, ts_conv_pass pass)
-{
-    bool gradient = pass == TS_CONV_WEIGHTS;
-    plan p = plan_of(d, pass);
-    size_t floats = (size_t)omp_get_max_threads() * thread_floats(&p, gradient);
-    if (gradient)
-        floats += (size_t)p.groups * TAPS * (size_t)p.ins * (size_t)p.outs;
-    else
-        floats += POINTS * weight_point(&p);
-    return floats * sizeof(float);
-}
-
-/* What multiply_all knows. */
-static bool few(int channels)
-{
-    return channels == B || channels == 16 || channels == 32 || channels == 64 || channels == 128;
-}
-
-static bool serves(const ts_op_desc *d, const ts_md *order)
+/* A convolution for this method on this processor. */
+static bool is_tiled(const ts_op_desc *d, const ts_md *order)
 {
     const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
     return d->type == TS_F32 && d->kernel == 3 && d->stride == 1 && d->padding == 1 &&
-           few(d->in.c) && few(d->out.c) && d->in.w <= PIXELS_MAX && d->in_layout == LAYOUT &&
-           d->layout == LAYOUT && PROCESSOR_SERVES() &&
+           d->in_layout == LAYOUT && d->layout == LAYOUT && PROCESSOR_SERVES() &&
            ts_md_has_tag(order, 4, dims, TS_F32, WEIGHT_ORDER);
 }
 
@@ -227,9 +192,11 @@ TARGET static void transform_tile(const float *from, int line, bool gradient, fl
         both_ways(input_points, SIDE, SIDE, from, (size_t)line * B, B, to, SIDE * point, point);
 }
 
-/* The points of all tiles of strips [first, last): blocks [block, block + blocks) of `all`. */
+/* The points of all tiles of strips [first, last): blocks [block, block + blocks) of `all`
+ * channels; in v `point` from one to the next. */
 TARGET static void transform_strips(const plan *p, const float *x, int all, int block, int blocks,
-                                    int first, int last, bool gradient, float *strip, float *v)
+                                    int first, int last, bool gradient, float *strip, float *v,
+                                    size_t point)
 {
     int border = gradient ? 0 : 1, line = p->columns * TILE + 2 * border, channels = blocks * B;
     for (int s = first; s < last; s++)
@@ -240,7 +207,7 @@ TARGET static void transform_strips(const plan *p, const float *x, int all, int 
             for (int c = 0; c < p->columns; c++) {
                 size_t tile = (size_t)((s - first) * p->columns + c);
                 transform_tile(strip + (size_t)c * TILE * B, line, gradient,
-                               v + tile * (size_t)channels + (size_t)b * B, point(p, channels));
+                               v + tile * (size_t)channels + (size_t)b * B, point);
             }
         }
 }
@@ -285,17 +252,17 @@ TARGET_INLINE void multiply(product q, size_t a_row, int rows, int blocks, bool 
             STORE(q.sums + (size_t)r * q.sums_row + (size_t)o * B, sum[r][o]);
 }
 
-/* `rows` is a multiple of B; `together` columns, B or 2 B. The gradient's a is transposed (a_row
- * 1) and its sums go on. */
-TARGET static void multiply_all(product q, int rows, int together)
+/* `rows` is a multiple of B; `together` columns, B or 2 B. The gradient's a is transposed: its
+ * a_row is 1. */
+TARGET static void multiply_all(product q, int rows, int together, bool add)
 {
     int step = together == B ? ROWS_OF_ONE : ROWS_OF_TWO;
     for (int r = 0; r < rows; r += step) {
 #define CASE(ROW)                                                                                  \
     if (q.a_row == ROW && together == B)                                                           \
-        multiply(q, ROW, ROWS_OF_ONE, 1, ROW == 1);                                                \
+        multiply(q, ROW, ROWS_OF_ONE, 1, add);                                                     \
     else if (q.a_row == ROW)                                                                       \
-        multiply(q, ROW, ROWS_OF_TWO, 2, ROW == 1);
+        multiply(q, ROW, ROWS_OF_TWO, 2, add);
         CASE(1)
         CASE(8)
         CASE(16)
@@ -308,7 +275,7 @@ TARGET static void multiply_all(product q, int rows, int together)
     }
 }
 
-/* ---- forward and backward data ---- */
+/* ---- the ends ---- */
 
 /* One tile's pixels from its points' sums. */
 TARGET static void finish_tile(const plan *p, const float *m, size_t point, int row, int column,
@@ -327,40 +294,6 @@ TARGET static void finish_tile(const plan *p, const float *m, size_t point, int 
             memcpy(y + at + (size_t)j * B, tile[i][j], sizeof tile[i][j]);
 }
 
-TARGET static void finish_strips(const plan *p, const float *m, int first, int last, int out,
-                                 float *y)
-{
-    for (int s = first; s < last; s++)
-        for (int o = 0; o < p->together / B; o++)
-            for (int c = 0; c < p->columns; c++) {
-                size_t tile = (size_t)((s - first) * p->columns + c);
-                finish_tile(p, m + tile * (size_t)p->together + (size_t)o * B,
-                            point(p, p->together), s % p->rows * TILE, c * TILE, y,
-                            block_at(p, s / p->rows, p->outs, out / B + o));
-            }
-}
-
-static void run_chunk(const plan *p, int first, int last, const float *x, const float *u, float *y,
-                      float *scratch)
-{
-    float *v = scratch + strip_floats(p), *m = v + POINTS * point(p, p->ins);
-    transform_strips(p, x, p->ins, 0, p->ins / B, first, last, false, scratch, v);
-    for (int o = 0; o < p->outs; o += p->together) {
-        for (size_t i = 0; i < POINTS; i++) {
-            product q = {.a = v + i * point(p, p->ins),
-                         .b = u + i * weight_point(p) + o,
-                         .sums = m + i * point(p, p->together),
-                         .a_row = (size_t)p->ins,
-                         .a_k = 1,
-                         .b_k = (size_t)p->outs,
-                         .sums_row = (size_t)p->together,
-                         .n = p->ins};
-            multiply_all(q, p->tiles, p->together);
-        }
-        finish_strips(p, m, first, last, o, y);
-    }
-}
-
 /* One input's (forward) or output's (data) taps of a BxB block, all lanes, to their points. */
 TARGET static void transform_taps(const float *block, bool data, int lane, float *to, size_t point)
 {
@@ -375,102 +308,29 @@ TARGET static void transform_taps(const float *block, bool data, int lane, float
     both_ways(tap_points, 3, SIDE, taps[0], (size_t)3 * B, B, to, SIDE * point, point);
 }
 
-/* The points of the weights from block `in` of what the pass reads to block `out`. */
+/* The points of the weights from block `in` of what the pass reads to block `out`: B rows of u. */
 static void transform_block(const plan *p, bool data, const float *weight, int in, int out,
-                            float *u)
+                            float *u, size_t row, size_t point)
 {
     size_t at = (size_t)(data ? in * (p->outs / B) + out : out * (p->ins / B) + in);
     for (int lane = 0; lane < B; lane++)
-        transform_taps(weight + at * TAPS * B * B, data, lane,
-                       u + (size_t)(in * B + lane) * (size_t)p->outs + (size_t)(out * B),
-                       weight_point(p));
+        transform_taps(weight + at * TAPS * B * B, data, lane, u + (size_t)lane * row, point);
 }
 
-static int least(int a, int b)
+/* dw from inputs [in, in + ins) to `together` outputs from the sums of their points,
+ * [point][input][output]; added to what is there, or written. */
+TARGET static void finish_gradient(const plan *p, const float *sums, int in, int ins, int out,
+                                   bool add, float *dw)
 {
-    return a < b ? a : b;
-}
-
-static void run_pass(const ts_op_desc *d, ts_conv_pass pass, const float *from, const float *weight,
-                     float *to, void *scratch)
-{
-    plan p = plan_of(d, pass);
-    float *u = scratch, *threads = u + POINTS * weight_point(&p);
-#pragma omp parallel
-    {
-        float *mine = threads + (size_t)omp_get_thread_num() * thread_floats(&p, false);
-#pragma omp for collapse(2) schedule(static)
-        for (int in = 0; in < p.ins / B; in++)
-            for (int out = 0; out < p.outs / B; out++)
-                transform_block(&p, pass == TS_CONV_DATA, weight, in, out, u);
-#pragma omp for schedule(static)
-        for (int first = 0; first < p.strips; first += p.chunk)
-            run_chunk(&p, first, least(first + p.chunk, p.strips), from, u, to, mine);
-    }
-}
-
-/* ---- the weight's gradient ---- */
-
-/* dw of `together` outputs from the sums of their points, [point][input][output]. */
-TARGET static void finish_gradient(const plan *p, const float *sums, int out, float *dw)
-{
-    size_t row = (size_t)p->together, point = (size_t)p->ins * row;
+    size_t row = (size_t)p->together, point = (size_t)ins * row;
     for (int o = 0; o < p->together / B; o++)
-        for (int i = 0; i < p->ins; i++) {
-            size_t block = (size_t)((out / B + o) * (p->ins / B) + i / B);
+        for (int i = 0; i < ins; i++) {
+            float taps[TAPS][B];
+            size_t block = (size_t)((out / B + o) * (p->ins / B) + (in + i) / B);
+            float *to = dw + block * TAPS * B * B + (size_t)(i % B) * B;
             both_ways(tap_gradients, SIDE, 3, sums + (size_t)i * row + (size_t)o * B, SIDE * point,
-                      point, dw + block * TAPS * B * B + (size_t)(i % B) * B, (size_t)3 * B * B,
-                      B * B);
+                      point, taps[0], (size_t)3 * B, B);
+            for (int t = 0; t < TAPS; t++, to += B * B)
+                STORE(to, add ? ADD(LOAD(to), LOAD(taps[t])) : LOAD(taps[t]));
         }
 }
-
-/* dw of outputs [out, out + together) over the strips of one group. */
-static void run_group(const plan *p, int group, int out, const float *x, const float *dy, float *dw,
-                      float *scratch)
-{
-    float *v = scratch + strip_floats(p), *g = v + POINTS * point(p, p->ins);
-    float *sums = g + POINTS * point(p, p->together);
-    int end = (int)((int64_t)p->strips * (group + 1) / p->groups);
-    size_t points = (size_t)p->ins * (size_t)p->together;
-    memset(sums, 0, POINTS * points * sizeof *sums);
-    for (int s = (int)((int64_t)p->strips * group / p->groups); s < end; s += p->chunk) {
-        int last = least(s + p->chunk, end);
-        transform_strips(p, x, p->ins, 0, p->ins / B, s, last, false, scratch, v);
-        transform_strips(p, dy, p->outs, out / B, p->together / B, s, last, true, scratch, g);
-        for (size_t i = 0; i < POINTS; i++) {
-            product q = {.a = v + i * point(p, p->ins),
-                         .b = g + i * point(p, p->together),
-                         .sums = sums + i * points,
-                         .a_row = 1,
-                         .a_k = (size_t)p->ins,
-                         .b_k = (size_t)p->together,
-                         .sums_row = (size_t)p->together,
-                         .n = (last - s) * p->columns};
-            multiply_all(q, p->ins, p->together);
-        }
-    }
-    finish_gradient(p, sums, out, dw);
-}
-
-static void run_gradient(const ts_op_desc *d, const float *x, const float *dy, float *dw,
-                         void *scratch)
-{
-    plan p = plan_of(d, TS_CONV_WEIGHTS);
-    size_t weights = (size_t)TAPS * (size_t)p.ins * (size_t)p.outs;
-    float *parts = scratch, *threads = parts + (size_t)p.groups * weights;
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int group = 0; group < p.groups; group++)
-        for (int out = 0; out < p.outs; out += p.together) {
-            float *mine = threads + (size_t)omp_get_thread_num() * thread_floats(&p, true);
-            run_group(&p, group, out, x, dy, parts + (size_t)group * weights, mine);
-        }
-#pragma omp parallel for simd schedule(static)
-    for (size_t i = 0; i < weights; i++) {
-        float sum = 0;
-        for (int group = 0; group < p.groups; group++) sum += parts[(size_t)group * weights + i];
-        dw[i] = sum;
-    }
-}
-
-const ts_winograd BODY = {
-    .serves = serves, .scratch_bytes = scratch_bytes, .run = run_pass, .gradient = run_gradient};
