@@ -46,19 +46,6 @@ static bool few_serves(const ts_op_desc *d, const ts_md *order)
 
 /* ---- forward and backward data ---- */
 
-TARGET static void finish_strips(const plan *p, const float *m, int first, int last, int out,
-                                 float *y)
-{
-    for (int s = first; s < last; s++)
-        for (int o = 0; o < p->together / B; o++)
-            for (int c = 0; c < p->columns; c++) {
-                size_t tile = (size_t)((s - first) * p->columns + c);
-                finish_tile(p, m + tile * (size_t)p->together + (size_t)o * B,
-                            point(CHUNK, p->together), s % p->rows * TILE, c * TILE, y,
-                            block_at(p, s / p->rows, p->outs, out / B + o));
-            }
-}
-
 static void run_chunk(const plan *p, int first, int last, const float *x, const float *u, float *y,
                       float *scratch)
 {
@@ -77,7 +64,7 @@ static void run_chunk(const plan *p, int first, int last, const float *x, const 
                          .n = p->ins};
             multiply_all(q, CHUNK, p->together, false);
         }
-        finish_strips(p, m, first, last, o, y);
+        finish_chunk(p, m, first, last, 0, o, y);
     }
 }
 

@@ -294,6 +294,20 @@ TARGET static void finish_tile(const plan *p, const float *m, size_t point, int 
             memcpy(y + at + (size_t)j * B, tile[i][j], sizeof tile[i][j]);
 }
 
+/* The pixels of a chunk's tiles: from `tile` on, of those of strips [first, last). */
+static void finish_chunk(const plan *p, const float *m, int first, int last, int tile, int out,
+                         float *y)
+{
+    int end = least(tile + CHUNK, (last - first) * p->columns);
+    for (int o = 0; o < p->together / B; o++)
+        for (int t = tile; t < end; t++) {
+            int s = first + t / p->columns;
+            finish_tile(p, m + (size_t)((t - tile) * p->together + o * B),
+                        point(CHUNK, p->together), s % p->rows * TILE, t % p->columns * TILE, y,
+                        block_at(p, s / p->rows, p->outs, out / B + o));
+        }
+}
+
 /* One input's (forward) or output's (data) taps of a BxB block, all lanes, to their points. */
 TARGET static void transform_taps(const float *block, bool data, int lane, float *to, size_t point)
 {

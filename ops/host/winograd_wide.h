@@ -75,20 +75,6 @@ static void hold(const plan *p, const float *x, int first, int last, float *stri
 
 /* ---- forward and backward data ---- */
 
-/* A chunk's tiles, from `tile` of the held ones on. */
-static void finish_chunk(const plan *p, const float *m, int first, int last, int tile, int out,
-                         float *y)
-{
-    int end = least(tile + CHUNK, (last - first) * p->columns);
-    for (int o = 0; o < p->together / B; o++)
-        for (int t = tile; t < end; t++) {
-            int s = first + t / p->columns;
-            finish_tile(p, m + (size_t)((t - tile) * p->together + o * B),
-                        point(CHUNK, p->together), s % p->rows * TILE, t % p->columns * TILE, y,
-                        block_at(p, s / p->rows, p->outs, out / B + o));
-        }
-}
-
 /* Outputs [out, out + together) of the held strips. */
 static void run_outputs(const plan *p, bool data, int first, int last, const float *v,
                         const float *weight, int out, float *y, float *u)
