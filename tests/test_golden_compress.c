@@ -76,7 +76,11 @@ static const compressed list[] = {
      true},
     {{"pipe", {.synchronous_steps = 2}, 0.9, 0, 0, false, false}, {QSGD(7)}, false},
     {{"od", {.local_rate = 1}, 0.9, 1e-2, 0, true, false}, {.name = "topk", .density = 0.2}, false},
+    /* no error feedback beside momentum of the anchor; with it, without that momentum */
     {{"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 0.7}, 0, 0, 0, false, false},
+     {.name = "topk", .density = 0.3},
+     false},
+    {{"overlap-local", {.period = 2, .pull = 0.6}, 0.9, 0, 0, true, false},
      {.name = "topk", .density = 0.3},
      false},
     {{"cocod", {.period = 2, .post_local = 0.3, .overlap = true}, 0.9, 0, 0, false, false},
@@ -93,8 +97,11 @@ static const compressed list[] = {
     {{"cocod", {.period = 3, .fragments = 2, SLOW}, 0, 1e-2, 0, false, false},
      {.name = "bf16"},
      false},
-    {{"dasgd", {.period = 3, .delay = 5, .mix = 0.25, .fragments = 3}, 0, 0, 0, false, false},
+    {{"dasgd", {.period = 3, .delay = 5, .mix = 0.25, .fragments = 2}, 0, 0, 0, false, false},
      {.name = "randomk", .density = 0.3},
+     false},
+    {{"dasgd", {.period = 2, .delay = 5, .mix = 0.6, .merge = "corrected"}, 0, 0, 0, true, false},
+     {.name = "topk", .density = 0.2},
      false},
 };
 enum { LISTED = sizeof list / sizeof *list };
@@ -113,12 +120,21 @@ static const compressed bad_list[] = {
     {{SSGD, 0, 0, 0, false, false}, {.name = "dgc", .density = 0.1, UNFED}, false},
     {{SSGD, 0, 0, 0, false, false}, {.name = "qsgd", .levels = 7, .block = 100}, false},
     {{COCOD(2), 0, 0, 0, false, false}, {.name = "topk", .density = 1.1}, false},
+    {{"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 0.7}, 0, 0, 0, false, false},
+     {.name = "topk", .density = 0.3, FED},
+     false},
+    {{"dasgd", {.period = 2, .delay = 1, .mix = 0.25, SLOW}, 0, 0, 0, false, false},
+     {QSGD(7), FED},
+     false},
 };
 enum { BAD = sizeof bad_list / sizeof *bad_list };
 static setting bad[BAD];
 
+static const compressed *compared_with; /* in place of a setting's own compression */
+
 static const compressed *find(const setting *s)
 {
+    if (compared_with) return compared_with;
     return s >= bad && s < bad + BAD ? &bad_list[s - bad] : &list[s - settings];
 }
 
@@ -219,6 +235,7 @@ static bool is(const channel *l, const char *name)
 static bool feeds(const channel *l)
 {
     const char *feedback = l->c->c.feedback;
+    if (l->s->config.anchor_momentum > 0) return false;
     if (feedback) return !strcmp(feedback, "yes");
     return !is(l, "none") && !is(l, "qsgd") && !is(l, "terngrad");
 }
@@ -342,6 +359,7 @@ static void update(const channel *l, everything *now, models g)
  * end). */
 typedef struct flight {
     everything then, average;
+    models left_out, owed; /* by its encoding; what was owed when it was made */
     bool started;
     int at, end;
 } flight;
@@ -364,7 +382,10 @@ static void start(channel *l, const everything *now, int p, flight *f)
     f->at = N / 64 * p / all * 64;
     f->end = N / 64 * (p + 1) / all * 64;
     memcpy(z, l->anchor, sizeof z);
+    memcpy(f->owed, l->residual, sizeof f->owed);
     exchange(l, f->average.x, f->at, f->end - f->at);
+    memcpy(f->left_out, l->residual, sizeof f->left_out);
+    memcpy(l->residual, f->owed, sizeof f->owed); /* until the merge takes it out of the model */
     for (int i = f->at; l->outer_rate != 0 && i < f->end; i++) { /* it moves by momentum */
         l->v[i] = l->outer_momentum * l->v[i] + (l->anchor[i] - z[i]);
         l->anchor[i] = z[i] + l->outer_rate * l->v[i];
@@ -383,16 +404,20 @@ static void merge_one(const setting *s, double *x, const double *y, const double
 {
     double xi = !strcmp(s->algorithm, "dasgd") ? s->config.mix : 0;
     if (!strcmp(s->algorithm, "overlap-local")) xi = 1 - s->config.pull;
-    bool corrected = !strcmp(s->algorithm, "cocod");
+    bool corrected = !strcmp(s->algorithm, "cocod") || s->config.merge;
     for (int i = at; i < end; i++)
-        x[i] = corrected ? a[i] + (x[i] - y[i]) : xi * x[i] + (1 - xi) * a[i];
+        x[i] = corrected ? x[i] + (1 - xi) * (a[i] - y[i]) : xi * x[i] + (1 - xi) * a[i];
 }
 
-static void merge(const setting *s, int size, everything *now, flight *f)
+/* What is owed goes the way of the model: a merge turns what was in the snapshot, its r, into what
+ * the model lacks. */
+static void merge(channel *l, everything *now, flight *f)
 {
+    const setting *s = l->s;
     f->started = false;
-    for (int r = 0; r < size; r++) {
+    for (int r = 0; r < l->size; r++) {
         merge_one(s, now->x[r], f->then.x[r], f->average.x[r], f->at, f->end);
+        merge_one(s, l->residual[r], f->owed[r], f->left_out[r], f->at, f->end);
         if (s->policy == TS_MOMENTUM_ZERO) memset(now->m[r], 0, sizeof now->m[r]);
         if (s->policy == TS_MOMENTUM_AVERAGE)
             merge_one(s, now->m[r], f->then.m[r], f->average.m[r], f->at, f->end);
@@ -468,12 +493,12 @@ static void simulate_model_method(const problem *p, const setting *s, int size,
         int due = u > 0 ? fragment_at(s, u) : -1;
         int from = !strcmp(name, "local") ? t : !strcmp(name, "dasgd") ? t - d : t - k;
         if (from == t && due >= 0) start(&l, &now, due, &flights[t]);
-        if (from >= 0 && flights[from].started) merge(s, size, &now, &flights[from]);
+        if (from >= 0 && flights[from].started) merge(&l, &now, &flights[from]);
         if (due >= 0 && strcmp(name, "local") != 0) start(&l, &now, due, &flights[t]);
         trajectory[t] = now;
     }
     for (int t = 0; t <= STEPS; t++)
-        if (flights[t].started) merge(s, size, &now, &flights[t]);
+        if (flights[t].started) merge(&l, &now, &flights[t]);
     trajectory[STEPS + 1] = now;
 }
 
@@ -505,6 +530,39 @@ static void all_ranks_get_the_same_bits(void **state)
     }
 }
 
+/* Under a constant gradient, the same on all ranks, a model is off the uncompressed one by what
+ * waits to be sent: as far after many rounds as after some, however an average is merged. */
+static void what_was_left_out_is_sent_once(void **state)
+{
+    (void)state;
+    enum { SOME = 50, MANY = 200 };
+    static const compressed none = {.c = {.name = "none"}};
+    problem p = {.start = 1};
+    if (world->size == 1) skip();
+    for (int r = 0; r < RANKS_MAX; r++)
+        for (int i = 0; i < N; i++) p.curve[r][i] = 1e-9, p.target[r][i] = 1e7 * (1 + i % 5);
+    for (int i = 0; i < LISTED; i++) {
+        const setting *s = &settings[i];
+        if (!s->config.period || list[i].c.feedback || s->config.post_local > 0) continue;
+        if (strcmp(list[i].c.name, "topk") != 0 && strcmp(list[i].c.name, "randomk") != 0) continue;
+        if (s->config.anchor_momentum > 0) continue;
+        float x[2][N], with[2][N];
+        double off[2] = {0, 0};
+        for (int late = 0; late < 2; late++) {
+            int steps = late ? MANY : SOME;
+            run_and_drain(&p, s, steps, with[late]);
+            compared_with = &none;
+            run_and_drain(&p, s, steps, x[late]);
+            compared_with = NULL;
+            for (int j = 0; j < N; j++)
+                off[late] = fmax(off[late], fabs((double)with[late][j] - (double)x[late][j]));
+        }
+        if (!(off[1] < 2 * off[0]))
+            fail_msg("setting %d, %s: off by %g after %d steps, by %g after %d", i, s->algorithm,
+                     off[0], SOME, off[1], MANY);
+    }
+}
+
 int main(void)
 {
     const family f = {.settings = settings,
@@ -517,6 +575,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         GOLDEN_TESTS,
         cmocka_unit_test(all_ranks_get_the_same_bits),
+        cmocka_unit_test(what_was_left_out_is_sent_once),
     };
     for (int i = 0; i < LISTED; i++) settings[i] = list[i].s;
     for (int i = 0; i < BAD; i++) bad[i] = bad_list[i].s;

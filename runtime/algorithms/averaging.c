@@ -29,11 +29,6 @@ int64_t ts_averaging_in_flight(const ts_averaging_rule *r)
     return r->delay ? (r->delay + r->period - 1) / r->period : 1;
 }
 
-bool ts_averaging_slow(const ts_averaging_rule *r)
-{
-    return r->slow_momentum != 0 || (r->slow_rate != 0 && r->slow_rate != 1);
-}
-
 /* ---- open, close, state ---- */
 
 static ts_status open_all(ts_averaging *a)
@@ -44,10 +39,12 @@ static ts_status open_all(ts_averaging *a)
     TS_TRY(ts_flights_open(w, r->corrected, (int)ts_averaging_in_flight(r),
                            r->fragments ? r->fragments : 1, f));
     TS_TRY(ts_event_open(w->device, &a->snapped));
-    TS_TRY(ts_exchange_open(w, f->fragments, f->n_fragments, true, &a->exchange));
-    return ts_averaging_slow(r) && w->size > 1
-               ? ts_exchange_slow(a->exchange, r->slow_momentum, r->slow_rate)
-               : TS_OK;
+    const ts_exchange_models models = {.keep = r->keep,
+                                       .corrected = r->corrected,
+                                       .in_flight = (int)ts_averaging_in_flight(r),
+                                       .slow_momentum = r->slow_momentum,
+                                       .slow_rate = r->slow_rate};
+    return ts_exchange_open(w, f->fragments, f->n_fragments, &models, &a->exchange);
 }
 
 ts_status ts_averaging_open(const ts_worker *worker, const ts_averaging_rule *rule,

@@ -33,7 +33,6 @@ typedef struct ts_averaging_rule {
 } ts_averaging_rule;
 /* Averages of a fragment that are under way at once. */
 int64_t ts_averaging_in_flight(const ts_averaging_rule *rule);
-bool ts_averaging_slow(const ts_averaging_rule *rule);
 
 typedef struct ts_averaging ts_averaging;
 ts_status ts_averaging_open(const ts_worker *worker, const ts_averaging_rule *rule,

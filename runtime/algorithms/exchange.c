@@ -2,6 +2,7 @@
 #include "runtime/algorithms/exchange.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,11 +15,15 @@ struct ts_exchange {
     int n_slices, n_stages;
     bool feedback, bf16, scatters;
     ts_compressor **compressors; /* [n_slices][n_stages], the stages of the density's warm-up */
-    float *residual, *velocity, *anchor;    /* flat vectors, or NULL; anchor is z */
-    float *wires;                           /* encodings of all ranks */
-    int64_t calls;                          /* of compressed exchanges */
-    float *slow;                            /* v, a flat vector; NULL: z is the last average */
-    float slow_momentum, slow_rate, *rates; /* [n_slices] learning rate of a slice's v */
+    bool models;
+    ts_exchange_models merge;            /* of models; of gradients it keeps nothing */
+    float *residual, *velocity, *anchor; /* flat vectors, or NULL; anchor is z */
+    /* e, and e(s), where residual, [merge.in_flight] flat vectors of r(s), is not e; or NULL */
+    float *owed, *owed_then;
+    float *wires;  /* encodings of all ranks */
+    int64_t calls; /* of compressed exchanges */
+    float *slow;   /* v, a flat vector; NULL: z is the last average */
+    float *rates;  /* [n_slices] learning rate of a slice's v */
 };
 
 /* ---- open ---- */
@@ -74,19 +79,56 @@ static ts_status open_compressors(ts_exchange *x, bool apart, size_t *bytes_p)
     return status;
 }
 
-static ts_status alloc_vectors(ts_exchange *x, bool changes, size_t wire_bytes)
+static ts_status alloc_vectors(ts_exchange *x, size_t wire_bytes)
 {
     const ts_worker *w = &x->worker;
+    const ts_exchange_models *m = &x->merge;
     size_t n = w->flat->n, all = (wire_bytes + WEIGHT_BYTES) * (size_t)w->size;
-    if (x->feedback || x->scatters) TS_TRY(ts_worker_zeros(w, n, &x->residual));
+    size_t left_out = x->feedback ? n * (size_t)m->in_flight : x->scatters ? n : 0;
+    bool owed = x->feedback && (m->keep > 0 || m->in_flight > 1);
+    if (left_out) TS_TRY(ts_worker_zeros(w, left_out, &x->residual));
+    if (owed) TS_TRY(ts_worker_zeros(w, n, &x->owed));
+    if (owed && m->corrected && m->in_flight > 1)
+        TS_TRY(ts_worker_zeros(w, left_out, &x->owed_then));
     if (x->ops->corrects_momentum) TS_TRY(ts_worker_zeros(w, n, &x->velocity));
-    if (changes) TS_TRY(ts_worker_zeros(w, n, &x->anchor));
-    TS_TRY(ts_worker_zeros(w, all / sizeof(float), &x->wires));
-    TS_TRY(ts_exchange_begin(x));
-    return ts_stream_sync(w->compute); /* comm does not wait for compute's fills */
+    if (x->models) TS_TRY(ts_worker_zeros(w, n, &x->anchor));
+    return ts_worker_zeros(w, all / sizeof(float), &x->wires);
 }
 
-static ts_status open_all(ts_exchange *x, bool changes)
+bool ts_exchange_is_slow(float slow_momentum, float slow_rate)
+{
+    return slow_momentum != 0 || (slow_rate != 0 && slow_rate != 1);
+}
+
+static bool is_slow(const ts_exchange *x)
+{
+    return ts_exchange_is_slow(x->merge.slow_momentum, x->merge.slow_rate);
+}
+
+static ts_status choose_feedback(ts_exchange *x)
+{
+    const ts_compression *c = &x->worker.compression;
+    bool possible = !is_slow(x) || x->merge.keep == 0;
+    x->feedback = x->ops->corrects_momentum || ts_compression_feedback(c, x->ops);
+    TS_NEED(!x->feedback || possible || !c->feedback || strcmp(c->feedback, "yes") != 0, TS_EUSAGE,
+            "error feedback does not go with momentum of the average where a merge keeps a part of "
+            "the model (here %g): --error-feedback no, or --mix 0 for dasgd, --pull 1 for "
+            "overlap-local",
+            (double)x->merge.keep);
+    if (!possible) x->feedback = false;
+    return TS_OK;
+}
+
+static ts_status open_slow(ts_exchange *x)
+{
+    const ts_worker *w = &x->worker;
+    x->rates = calloc((size_t)x->n_slices, sizeof *x->rates);
+    TS_NEED(x->rates, TS_ENOMEM, "no memory for %d slices", x->n_slices);
+    TS_TRY(ts_worker_zeros(w, w->flat->n, &x->slow));
+    return x->anchor ? TS_OK : ts_worker_zeros(w, w->flat->n, &x->anchor);
+}
+
+static ts_status open_compression(ts_exchange *x)
 {
     const ts_worker *w = &x->worker;
     const ts_compression *c = &w->compression;
@@ -95,7 +137,7 @@ static ts_status open_all(ts_exchange *x, bool changes)
     ts_format format;
     size_t bytes = 0;
     TS_TRY(x->ops->format(c, &format));
-    TS_NEED(!changes || !x->ops->corrects_momentum, TS_EUSAGE,
+    TS_NEED(!x->models || !x->ops->corrects_momentum, TS_EUSAGE,
             "%s corrects the momentum of gradients, but what is averaged here are models: take "
             "--algorithm ssgd, or --compress topk",
             x->ops->name);
@@ -106,7 +148,7 @@ static ts_status open_all(ts_exchange *x, bool changes)
         x->n_slices);
     TS_NEED(w->size < TS_COMPRESS_RANKS_MAX, TS_EUSAGE, "compression on %d ranks; at most %d",
             w->size, TS_COMPRESS_RANKS_MAX - 1);
-    x->feedback = x->ops->corrects_momentum || ts_compression_feedback(c, x->ops);
+    TS_TRY(choose_feedback(x));
     x->bf16 =
         x->ops->reduces == TS_REDUCES_BF16 && !w->weight && w->communicator->ops->all_reduce_bf16;
     x->scatters = format.scatters;
@@ -114,20 +156,30 @@ static ts_status open_all(ts_exchange *x, bool changes)
     x->compressors = calloc((size_t)(x->n_slices * x->n_stages), sizeof(ts_compressor *));
     TS_NEED(x->compressors, TS_ENOMEM, "no memory for %d compressors", x->n_slices * x->n_stages);
     TS_TRY(open_compressors(x, apart, &bytes));
-    return alloc_vectors(x, changes, bytes);
+    return alloc_vectors(x, bytes);
+}
+
+static ts_status open_all(ts_exchange *x)
+{
+    TS_TRY(ts_compressor_find(&x->worker.compression, &x->ops));
+    if (x->worker.size == 1) x->ops = NULL; /* nobody to tell */
+    if (x->ops) TS_TRY(open_compression(x));
+    if (is_slow(x) && x->worker.size > 1) TS_TRY(open_slow(x));
+    TS_TRY(ts_exchange_begin(x));
+    return ts_stream_sync(x->worker.compute); /* comm does not wait for compute's fills */
 }
 
 ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int n_slices,
-                           bool changes, ts_exchange **exchange_p)
+                           const ts_exchange_models *models, ts_exchange **exchange_p)
 {
     ts_exchange *x = calloc(1, sizeof *x);
     TS_NEED(x, TS_ENOMEM, "no memory for an exchange");
     x->worker = *worker;
     x->slices = slices;
     x->n_slices = n_slices;
-    ts_status status = ts_compressor_find(&worker->compression, &x->ops);
-    if (worker->size == 1) x->ops = NULL; /* nobody to tell */
-    if (!status && x->ops) status = open_all(x, changes);
+    x->models = models != NULL;
+    x->merge = models ? *models : (ts_exchange_models){.in_flight = 1};
+    ts_status status = open_all(x);
     if (status) {
         ts_exchange_close(x);
         return ts_status_pass(__FILE__, __LINE__, status);
@@ -136,23 +188,11 @@ ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int 
     return TS_OK;
 }
 
-ts_status ts_exchange_slow(ts_exchange *x, float momentum, float rate)
-{
-    const ts_worker *w = &x->worker;
-    x->slow_momentum = momentum;
-    x->slow_rate = rate;
-    x->rates = calloc((size_t)x->n_slices, sizeof *x->rates);
-    TS_NEED(x->rates, TS_ENOMEM, "no memory for %d slices", x->n_slices);
-    TS_TRY(ts_worker_zeros(w, w->flat->n, &x->slow));
-    if (!x->anchor) TS_TRY(ts_worker_zeros(w, w->flat->n, &x->anchor));
-    TS_TRY(ts_exchange_begin(x));
-    return ts_stream_sync(w->compute); /* comm does not wait for compute's fills */
-}
-
 void ts_exchange_close(ts_exchange *x)
 {
     if (!x) return;
-    void *memory[] = {x->slow, x->wires, x->anchor, x->velocity, x->residual};
+    void *memory[] = {x->slow,     x->wires, x->anchor,   x->velocity,
+                      x->residual, x->owed,  x->owed_then};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ts_device_release(x->worker.device, TS_MEMORY_DEVICE, memory[i]);
     for (int i = 0; x->compressors && i < x->n_slices * x->n_stages; i++)
@@ -213,6 +253,29 @@ static float *at(float *vector, size_t begin)
     return vector ? vector + begin : NULL;
 }
 
+/* What encoding number s + m, the next of this slice, adds is left in the place of r(s), where its
+ * own r comes; the merge of average s is what lies between them and changes e (exchange.h). */
+static ts_status settle(ts_exchange *x, ts_slice s, float **residual_p)
+{
+    const ts_exchange_models *m = &x->merge;
+    ts_stream *comm = x->worker.comm;
+    size_t bytes = s.n * sizeof(float);
+    int64_t slot = x->calls / x->n_slices % m->in_flight;
+    float *e = x->owed + s.at,
+          *r = *residual_p = x->residual + (size_t)slot * x->worker.flat->n + s.at;
+    float *then = x->owed_then ? x->owed_then + (size_t)slot * x->worker.flat->n + s.at : NULL;
+    ts_merge merge = {.n = s.n,
+                      .x = e,
+                      .average = r,
+                      .snapshot = then,
+                      .a = then ? 1 : m->keep,
+                      .b = 1 - m->keep,
+                      .c = then ? m->keep - 1 : 0};
+    TS_TRY(ts_vector_merge(comm, &merge));
+    if (then) TS_TRY(ts_stream_copy(comm, then, e, bytes));
+    return ts_stream_copy(comm, r, e, bytes);
+}
+
 ts_status ts_exchange_mean(ts_exchange *x, int slice, float *to, const float *from)
 {
     const ts_worker *w = &x->worker;
@@ -220,12 +283,14 @@ ts_status ts_exchange_mean(ts_exchange *x, int slice, float *to, const float *fr
     if (!x->ops) return ts_worker_mean(w, to + s.at, from + s.at, s.n);
     ts_compressor *compressor = x->compressors[slice * x->n_stages + stage_of(x)];
     size_t bytes = ts_compressor_bytes(compressor);
+    float *residual = at(x->residual, s.at);
+    if (x->owed) TS_TRY(settle(x, s, &residual));
     ts_coding c = {.seed = w->compression.seed,
                    .call = (uint64_t)x->calls++,
                    .first = s.at,
                    .anchor = at(x->anchor, s.at),
                    .from = from + s.at,
-                   .residual = at(x->residual, s.at),
+                   .residual = residual,
                    .feedback = x->feedback,
                    .velocity = at(x->velocity, s.at),
                    .momentum = w->update.momentum,
@@ -251,8 +316,9 @@ ts_status ts_exchange_agree(ts_exchange *x, int slice, float *to, const float *f
                       .z = x->anchor + s.at,
                       .v = x->slow + s.at,
                       .average = to + s.at,
-                      .momentum = before > 0 ? x->slow_momentum * (learning_rate / before) : 0,
-                      .rate = x->slow_rate,
+                      .momentum =
+                          before > 0 ? x->merge.slow_momentum * (learning_rate / before) : 0,
+                      .rate = x->merge.slow_rate,
                       .change = x->ops != NULL};
     x->rates[slice] = learning_rate;
     return ts_vector_outer(x->worker.comm, &outer);
@@ -271,23 +337,35 @@ static int add(ts_part *parts, int n, int max, ts_part part)
     return n < max ? n + 1 : n;
 }
 
+/* Flat vectors one after another, each a part of its own. */
+static int add_all(ts_part *parts, int n, int max, const char *name, float *vectors, int count,
+                   size_t bytes)
+{
+    for (int i = 0; vectors && i < count; i++) {
+        ts_part part = {"", TS_PART_PARAMETERS, vectors + (size_t)i * bytes / sizeof(float), bytes};
+        if (count > 1)
+            snprintf(part.name, sizeof part.name, "exchange.%s%d", name, i);
+        else
+            snprintf(part.name, sizeof part.name, "exchange.%s", name);
+        n = add(parts, n, max, part);
+    }
+    return n;
+}
+
 int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
 {
     size_t bytes = x->worker.flat->n * sizeof(float);
+    int m = x->merge.in_flight;
     if (x->ops)
         n = add(parts, n, max, (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
-    if (x->feedback)
-        n = add(parts, n, max,
-                (ts_part){"exchange.residual", TS_PART_PARAMETERS, x->residual, bytes});
-    if (x->velocity)
-        n = add(parts, n, max,
-                (ts_part){"exchange.velocity", TS_PART_PARAMETERS, x->velocity, bytes});
-    if (x->anchor)
-        n = add(parts, n, max, (ts_part){"exchange.anchor", TS_PART_PARAMETERS, x->anchor, bytes});
+    if (x->feedback) n = add_all(parts, n, max, "residual", x->residual, m, bytes);
+    n = add_all(parts, n, max, "owed", x->owed, 1, bytes);
+    n = add_all(parts, n, max, "owed-then", x->owed_then, m, bytes);
+    n = add_all(parts, n, max, "velocity", x->velocity, 1, bytes);
+    n = add_all(parts, n, max, "anchor", x->anchor, 1, bytes);
     if (!x->slow) return n;
-    n = add(parts, n, max, (ts_part){"exchange.slow", TS_PART_PARAMETERS, x->slow, bytes});
-    n = add(parts, n, max,
-            (ts_part){"exchange.rates", TS_PART_HOST, x->rates,
-                      (size_t)x->n_slices * sizeof *x->rates});
-    return n;
+    n = add_all(parts, n, max, "slow", x->slow, 1, bytes);
+    return add(parts, n, max,
+               (ts_part){"exchange.rates", TS_PART_HOST, x->rates,
+                         (size_t)x->n_slices * sizeof *x->rates});
 }

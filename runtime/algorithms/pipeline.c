@@ -22,7 +22,7 @@ ts_status ts_pipeline_open(ts_pipeline *p, const ts_algorithm_ops *ops, const ts
     TS_TRY(ts_event_open(w->device, &p->copied));
     TS_TRY(ts_event_open(w->device, &p->averaged));
     p->all = (ts_slice){0, w->flat->n};
-    TS_TRY(ts_exchange_open(w, &p->all, 1, false, &p->exchange));
+    TS_TRY(ts_exchange_open(w, &p->all, 1, NULL, &p->exchange));
     TS_TRY(ts_worker_zeros(w, w->flat->n, &p->average));
     w->update.g = p->average;
     w->update.carried = ts_exchange_carries_momentum(p->exchange);

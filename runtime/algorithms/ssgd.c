@@ -38,7 +38,7 @@ static ts_status ssgd_open(const ts_worker *worker, const void *config, ts_algor
     a->all = (ts_slice){0, worker->flat->n};
     TS_TRY_TO(status, fail,
               ts_exchange_open(worker, c->overlap ? worker->flat->buckets : &a->all,
-                               c->overlap ? worker->flat->n_buckets : 1, false, &a->exchange));
+                               c->overlap ? worker->flat->n_buckets : 1, NULL, &a->exchange));
     a->base.worker.update.carried = ts_exchange_carries_momentum(a->exchange);
     *algorithm_p = &a->base;
     return TS_OK;

@@ -30,7 +30,7 @@ const ts_option ts_compression_options[] = {
     {"compress", TS_OPTION_CHOICE, AT(name), "none", "none|bf16|qsgd|terngrad|topk|randomk|dgc", 0,
      0,
      "what travels in place of fp32: gradients (ssgd, pipe, od), changes since the last average "
-     "(local, cocod, dasgd)"},
+     "(local, cocod, dasgd, overlap-local); dgc is for gradients alone"},
     {"levels", TS_OPTION_INT, AT(levels), "7", NULL, 1, 127,
      "steps from 0 to a block's largest element, in codes of 2 bits (1), 4 (to 7) or 8", "qsgd"},
     {"block", TS_OPTION_INT, AT(block), "512", NULL, UNIT, TS_CHUNK_MAX,
@@ -40,7 +40,9 @@ const ts_option ts_compression_options[] = {
     {"density-warmup", TS_OPTION_INT, AT(density_warmup), "5", NULL, 0, 1000,
      "epochs in which the density comes down to its value", "dgc"},
     {"error-feedback", TS_OPTION_CHOICE, AT(feedback), "auto", "auto|yes|no", 0, 0,
-     "add what an encoding left out to the next one; auto: unless the compressor is unbiased",
+     "add what an encoding left out to the next one; auto: unless the compressor is unbiased, or "
+     "an average with momentum is merged into a model of which a part is kept (overlap-local, "
+     "dasgd with slow-momentum)",
      "bf16|qsgd|terngrad|topk|randomk|dgc"},
     {"scope", TS_OPTION_CHOICE, AT(scope), "layer", "layer|global", 0, 0,
      "encode each layer's weights apart, and biases and batch norm as fp32; or all as one vector",

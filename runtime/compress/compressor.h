@@ -5,8 +5,8 @@
  *     residual <- p - decode(encoding)
  * which is error feedback (Karimireddy et al., arXiv:1901.09847). Decoding adds up all ranks'
  * encodings in the order of the ranks, so every rank gets the same bits. Random decisions are
- * functions of (seed, call, rank, element), the same on host and CUDA. A NaN or an infinity is never lost on the way: its element, or its whole block,
- * arrives as one.
+ * functions of (seed, call, rank, element), the same on host and CUDA. A NaN or an infinity is
+ * never lost on the way: its element, or its whole block, arrives as one.
  *
  * A message, what one collective carries, is cut into pieces, each encoded on its own (a layer's
  * weights, or all of it), and raw stretches between them, which travel as fp32. */
@@ -48,8 +48,10 @@ typedef struct ts_compressor_ops {
     const char *title;   /* "QSGD" */
     const char *paper;   /* "arXiv:1610.02132" */
     const char *travels; /* one line */
-    bool unbiased;  /* the mean of decode(encode(p)) is p; where not, feedback is the default */
-    bool layerless; /* the same whether layers are encoded apart or together */
+    /* the mean of decode(encode(p)) is p (terngrad: but for what it clips); else feedback is the
+     * default */
+    bool unbiased;
+    bool layerless;         /* the same whether layers are encoded apart or together */
     bool corrects_momentum; /* dgc: it is for gradients, and takes over the optimizer's momentum */
     ts_reduces reduces;
     /* TS_EUSAGE when the settings make no sense for it. */

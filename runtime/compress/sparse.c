@@ -11,7 +11,8 @@
  *
  * DGC (Lin, Han, Mao, Wang, Dally, ICLR 2018): u <- mu u + g ; v <- v + u ; the k largest of v
  * travel; u and v become 0 there (momentum correction, factor masking). The paper looks for its
- * threshold in a sample, because sorting is dear; counting is not, so here it is exact. */
+ * threshold in a sample, because sorting is dear; counting is not, so here it is exact. It also
+ * clips local gradients; here nothing is clipped. */
 #include <stdlib.h>
 
 #include "runtime/compress/code.h"
