@@ -134,8 +134,8 @@ static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
 {
     int64_t k = set.period, dasgd = set.period;
     if (!k) {
-        TS_TRY(ts_plan_period(c, "cocod", 0, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &k));
-        TS_TRY(ts_plan_period(c, "dasgd", set.delay, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &dasgd));
+        TS_TRY(ts_plan_period(c, "cocod", 0, TS_PLAN_HIDDEN, 1, TS_PLAN_LONGEST, &k));
+        TS_TRY(ts_plan_period(c, "dasgd", set.delay, TS_PLAN_HIDDEN, 1, TS_PLAN_LONGEST, &dasgd));
         if (!k) k = TS_PLAN_LONGEST;
         if (!dasgd) dasgd = TS_PLAN_LONGEST;
     }
@@ -247,7 +247,7 @@ static ts_status faster_links(ts_plan_cluster c)
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", false, 1, 1, 1}, STEPS, &f));
         double blocking = f.step_s;
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1, 1}, STEPS, &f));
-        TS_TRY(ts_plan_period(&c, "cocod", 0, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &k));
+        TS_TRY(ts_plan_period(&c, "cocod", 0, TS_PLAN_HIDDEN, 1, TS_PLAN_LONGEST, &k));
         printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %lld\n", c.outer.bytes_per_s * 8e-9,
                fmin(f.step_s, blocking) * 1e3, (long long)k);
     }

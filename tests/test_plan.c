@@ -165,20 +165,22 @@ static void test_period(void **state)
     (void)state;
     int64_t k;
     ts_plan_cluster c = plain;
-    OK(ts_plan_period(&c, "cocod", 0, 0.01, 100, &k));
+    OK(ts_plan_period(&c, "cocod", 0, 0.01, 1, 100, &k));
     assert_int_equal(k, 1);
     c.outer.bytes_per_s = 0.1e9; /* 0.753 s: eight steps */
-    OK(ts_plan_period(&c, "cocod", 0, 0.001, 100, &k));
+    OK(ts_plan_period(&c, "cocod", 0, 0.001, 1, 100, &k));
     assert_int_equal(k, 8);
-    OK(ts_plan_period(&c, "dasgd", 0, 0.001, 100, &k));
+    OK(ts_plan_period(&c, "dasgd", 0, 0.001, 1, 100, &k));
     assert_int_equal(k, 16); /* half of it is the delay */
-    OK(ts_plan_period(&c, "cocod", 0, 0.001, 7, &k));
+    OK(ts_plan_period(&c, "cocod", 0, 0.001, 1, 7, &k));
     assert_int_equal(k, 0);
     double ring = ts_plan_all_reduce(&c, c.bytes), x;
     OK(ts_plan_excess(&c, "cocod", 7, 0, &x));
     near(x, ring / 0.1 / 7 - 1);
-    OK(ts_plan_period(&c, "dasgd", 5, 0.1, 100, &k)); /* (7.5 - 5) / k steps */
+    OK(ts_plan_period(&c, "dasgd", 5, 0.1, 1, 100, &k)); /* (7.5 - 5) / k steps */
     assert_int_equal(k, 26);
+    OK(ts_plan_period(&c, "dasgd", 5, 0.1, 40, 100, &k));
+    assert_int_equal(k, 40);
     OK(ts_plan_excess(&c, "dasgd", 26, 5, &x));
     near(x, (ring / 0.1 - 5) / 26);
 }

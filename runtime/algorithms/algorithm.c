@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "runtime/algorithms/periodic.h"
 #include "runtime/base/log.h"
 
 const ts_algorithm_ops *const ts_algorithms[] = {&ts_algorithm_ssgd,
@@ -88,6 +89,14 @@ ts_status ts_algorithm_open(const char *name, const ts_worker *worker, const ts_
                 (long long)steps);
     return first && ops->periodic ? ts_post_local_open(worker, c, ops, first, algorithm_p)
                                   : ops->open(worker, c, algorithm_p);
+}
+
+int64_t ts_algorithm_least_period(const char *name, const ts_algorithm_config *c)
+{
+    if (strcmp(name, ts_algorithm_dasgd.name) != 0 || c->delay <= 0) return 1;
+    ts_averaging_rule rule = ts_dasgd_rule(c);
+    int64_t most = ts_periodic_flights_max(&rule);
+    return (c->delay + most - 1) / most;
 }
 
 ts_status ts_worker_mean(const ts_worker *w, float *to, const float *from, size_t n)

@@ -58,7 +58,7 @@ typedef struct ts_part {
     void *at;
     size_t bytes;
 } ts_part;
-enum { TS_PARTS_MAX = 128 };
+enum { TS_PARTS_MAX = 256 };
 
 typedef struct ts_algorithm_ops ts_algorithm_ops;
 typedef struct ts_algorithm {
@@ -122,6 +122,8 @@ const ts_algorithm_ops *ts_algorithm_find(const char *name);
 ts_status ts_algorithm_open(const char *name, const ts_worker *worker,
                             const ts_algorithm_config *config, int64_t steps,
                             ts_algorithm **algorithm_p);
+/* The smallest period that goes with the configuration's delay, where it has one. */
+int64_t ts_algorithm_least_period(const char *name, const ts_algorithm_config *config);
 /* `method` behind `first` local steps of S-SGD, as one algorithm (post_local.c). */
 ts_status ts_post_local_open(const ts_worker *worker, const ts_algorithm_config *config,
                              const ts_algorithm_ops *method, int64_t first,

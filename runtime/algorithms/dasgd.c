@@ -14,16 +14,21 @@
 
 #include "runtime/algorithms/periodic.h"
 
+ts_averaging_rule ts_dasgd_rule(const ts_algorithm_config *c)
+{
+    return (ts_averaging_rule){.period = c->period,
+                               .delay = c->delay,
+                               .keep = (float)c->mix,
+                               .corrected = c->merge && !strcmp(c->merge, "corrected"),
+                               .fragments = (int)c->fragments,
+                               .slow_momentum = (float)c->slow_momentum,
+                               .slow_rate = (float)c->slow_rate};
+}
+
 static ts_status dasgd_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
 {
     const ts_algorithm_config *c = config;
-    const ts_averaging_rule rule = {.period = c->period,
-                                    .delay = c->delay,
-                                    .keep = (float)c->mix,
-                                    .corrected = c->merge && !strcmp(c->merge, "corrected"),
-                                    .fragments = (int)c->fragments,
-                                    .slow_momentum = (float)c->slow_momentum,
-                                    .slow_rate = (float)c->slow_rate};
+    const ts_averaging_rule rule = ts_dasgd_rule(c);
     TS_NEED(c->delay >= 1, TS_EUSAGE,
             "dasgd: delay %lld is below 1; an average without delay is --algorithm local",
             (long long)c->delay);

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "runtime/algorithms/exchange.h"
+
 enum { IN_FLIGHT_MAX = 16 };
 
 typedef struct periodic {
@@ -16,24 +18,36 @@ typedef struct periodic {
 
 /* With m averages in flight a corrected merge takes away a share w = 1 - xi of a difference that
  * the m - 1 averages behind it have seen whole: e(r + 1) = e(r) - w e(r + 1 - m), which dies away
- * when w < 2 sin(pi / (4 m - 2)) (Levin and May, 1976, on delayed logistic equations). */
+ * when w is below this (Levin and May, 1976, on delayed logistic equations). */
+static double share_max(int64_t m)
+{
+    return 2 * sin(acos(-1) / (double)(4 * m - 2));
+}
+
+int64_t ts_periodic_flights_max(const ts_averaging_rule *r)
+{
+    int64_t m = IN_FLIGHT_MAX;
+    if (ts_exchange_is_slow(r->slow_momentum, r->slow_rate)) return 1;
+    while (r->corrected && m > 1 && 1 - r->keep >= share_max(m)) m--;
+    return m;
+}
+
 static ts_status check_flights(const char *name, const ts_averaging_rule *r)
 {
     int64_t m = ts_averaging_in_flight(r);
-    double most = 2 * sin(acos(-1) / (double)(4 * m - 2));
     TS_NEED(m <= IN_FLIGHT_MAX, TS_EUSAGE,
             "%s: delay %lld with period %lld would keep %lld averages in flight, each with a copy "
             "of the model; at most %d: raise --period or lower --delay",
             name, (long long)r->delay, (long long)r->period, (long long)m, IN_FLIGHT_MAX);
-    TS_NEED(!r->corrected || m == 1 || 1 - r->keep < most, TS_EUSAGE,
-            "%s: with %lld averages in flight corrected merges of mix %g would correct one "
-            "difference again and again, and diverge: raise --mix to %.2f, or --period, or lower "
-            "--delay",
-            name, (long long)m, (double)r->keep, (floor(100 * (1 - most)) + 1) / 100);
-    TS_NEED(!ts_averaging_slow(r) || m == 1, TS_EUSAGE,
+    TS_NEED(m == 1 || !ts_exchange_is_slow(r->slow_momentum, r->slow_rate), TS_EUSAGE,
             "%s: slow momentum takes one average in flight at a time, but delay %lld exceeds "
             "period %lld: lower --delay or raise --period",
             name, (long long)r->delay, (long long)r->period);
+    TS_NEED(m <= ts_periodic_flights_max(r), TS_EUSAGE,
+            "%s: with %lld averages in flight corrected merges of mix %g would correct one "
+            "difference again and again, and diverge: raise --mix to %.2f, or --period, or lower "
+            "--delay",
+            name, (long long)m, (double)r->keep, (floor(100 * (1 - share_max(m))) + 1) / 100);
     return TS_OK;
 }
 

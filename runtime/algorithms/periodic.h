@@ -8,6 +8,9 @@
 
 #include "runtime/algorithms/averaging.h"
 
+ts_averaging_rule ts_dasgd_rule(const ts_algorithm_config *config);
+/* Averages of a fragment that may be under way at once by this rule, whatever its delay. */
+int64_t ts_periodic_flights_max(const ts_averaging_rule *rule);
 /* TS_EUSAGE for what makes no sense in any of them. */
 ts_status ts_periodic_open(const ts_algorithm_ops *ops, const ts_worker *worker,
                            const ts_averaging_rule *rule, ts_algorithm **algorithm_p);

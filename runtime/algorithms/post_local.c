@@ -3,7 +3,7 @@
  *
  * Both are what they are alone; this algorithm holds them and passes the hooks on. The method
  * begins with equal models on all ranks and counts its steps from its own first. A resumed run that
- * had come to the method stays with it, whatever share of the run it is told. */
+ * had come to the method stays with it, whatever share of the run it is told (but 0). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -277,10 +277,12 @@ ts_status ts_plan_excess(const ts_plan_cluster *c, const char *algorithm, int64_
 
 /* Longer periods hide more, so the search halves. */
 ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, int64_t delay,
-                         double share, int64_t most, int64_t *period_p)
+                         double share, int64_t least, int64_t most, int64_t *period_p)
 {
     /* low exposes (or cannot be), high hides */
-    int64_t low = delay > 0 ? (delay + IN_FLIGHT - 1) / IN_FLIGHT - 1 : 0, high = low + 1;
+    int64_t low = delay > 0 ? (delay + IN_FLIGHT - 1) / IN_FLIGHT - 1 : 0;
+    if (low < least - 1) low = least - 1;
+    int64_t high = low + 1;
     double x = 0;
     *period_p = 0;
     for (;;) {

@@ -76,8 +76,8 @@ int64_t ts_plan_delay(int64_t period);
  * alone do, with this period; `delay` is dasgd's, 0 for ts_plan_delay's. */
 ts_status ts_plan_excess(const ts_plan_cluster *cluster, const char *algorithm, int64_t period,
                          int64_t delay, double *excess_p);
-/* The smallest period whose excess is below `share`; 0 when none up to `most`. */
+/* The smallest period from `least` on whose excess is below `share`; 0 when none up to `most`. */
 ts_status ts_plan_period(const ts_plan_cluster *cluster, const char *algorithm, int64_t delay,
-                         double share, int64_t most, int64_t *period_p);
+                         double share, int64_t least, int64_t most, int64_t *period_p);
 
 #endif

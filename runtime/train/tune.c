@@ -107,7 +107,7 @@ static ts_status measure_all(tuner *u, double *all, double *spreads, measure *m)
 
 typedef struct choice {
     int64_t period;
-    double excess, before; /* at this period, and at one less; in steps */
+    double excess, before; /* at this period, and at one less where that may be; in steps */
     bool hides;
 } choice;
 
@@ -126,11 +126,13 @@ static ts_status choose(const ts_trainer *t, const measure *m, choice *c)
                                .bytes = m->average_s * n / (2.0 * (n - 1)),
                                .buckets = 1,
                                .seed = 1};
-    TS_TRY(ts_plan_period(&cluster, name, delay, TS_PLAN_HIDDEN, TS_PLAN_LONGEST, &c->period));
+    int64_t least = ts_algorithm_least_period(name, &t->config->algorithm_config);
+    TS_TRY(
+        ts_plan_period(&cluster, name, delay, TS_PLAN_HIDDEN, least, TS_PLAN_LONGEST, &c->period));
     c->hides = c->period > 0;
     if (!c->hides) c->period = TS_PLAN_LONGEST;
     TS_TRY(ts_plan_excess(&cluster, name, c->period, delay, &c->excess));
-    if (c->period > 1) TS_TRY(ts_plan_excess(&cluster, name, c->period - 1, delay, &c->before));
+    if (c->period > least) TS_TRY(ts_plan_excess(&cluster, name, c->period - 1, delay, &c->before));
     return TS_OK;
 }
 
@@ -145,7 +147,7 @@ static void tell(const ts_trainer *t, const measure *m, const choice *c, double 
     if (!strcmp(t->config->algorithm, "dasgd"))
         snprintf(who + strlen(who), sizeof who - strlen(who), ", d %lld,",
                  (long long)(a->delay ? a->delay : ts_plan_delay(c->period)));
-    if (c->period > 1)
+    if (c->before > 0)
         snprintf(shorter, sizeof shorter, ", with k %lld for %.2g %%", (long long)(c->period - 1),
                  100 * c->before);
     if (c->hides)
