@@ -491,6 +491,27 @@ static ts_status check_words(const ts_trainer *t, const ts_safetensors *file, co
     return TS_OK;
 }
 
+/* Without what a method had in flight, or left out, it would go on as another one. */
+static ts_status check_all_taken(const ts_safetensors *file, const char *path, const ts_part *parts,
+                                 int n)
+{
+    const ts_file_tensor *tensor;
+    for (size_t i = 0; (tensor = ts_safetensors_at(file, i)); i++) {
+        bool taken = strncmp(tensor->name, "algorithm.", strlen("algorithm.")) != 0;
+        for (int j = 0; j < n && !taken; j++) {
+            char name[TS_FILE_NAME_MAX];
+            part_name(name, &parts[j]);
+            taken = parts[j].kind == TS_PART_HOST ? !strcmp(tensor->name, name)
+                                                  : !strncmp(tensor->name, name, strlen(name));
+        }
+        TS_NEED(taken, TS_EDATA,
+                "%s holds %s, which this run would not take up: give the options of the run that "
+                "wrote it (its config)",
+                path, tensor->name);
+    }
+    return TS_OK;
+}
+
 static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char *path)
 {
     const ts_flat *flat = ts_model_flat(t->model);
@@ -524,6 +545,7 @@ static ts_status take_rank(ts_trainer *t, const ts_safetensors *file, const char
         TS_TRY(take_vector(file, path, name, t->model, parts[i].at,
                            parts[i].kind == TS_PART_STATISTICS, t->compute));
     }
+    TS_TRY(check_all_taken(file, path, parts, n));
     if (flat->shadow)
         TS_TRY(ts_vector_to_bf16(t->compute, flat->n, flat->shadow, flat->parameters));
     TS_TRY(ts_stream_sync(t->compute));

@@ -237,6 +237,11 @@ const ts_file_tensor *ts_safetensors_find(const ts_safetensors *f, const char *n
     return NULL;
 }
 
+const ts_file_tensor *ts_safetensors_at(const ts_safetensors *f, size_t i)
+{
+    return i < f->n ? &f->tensors[i] : NULL;
+}
+
 const char *ts_safetensors_metadata(const ts_safetensors *f, const char *key)
 {
     return json_string_value(json_object_get(json_object_get(f->root, "__metadata__"), key));

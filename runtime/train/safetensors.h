@@ -33,6 +33,8 @@ ts_status ts_safetensors_open(const char *path, ts_safetensors **file_p);
 void ts_safetensors_close(ts_safetensors *file);
 /* NULL when there is none of that name. */
 const ts_file_tensor *ts_safetensors_find(const ts_safetensors *file, const char *name);
+/* Number i in the order of the file, from 0; NULL past the last. */
+const ts_file_tensor *ts_safetensors_at(const ts_safetensors *file, size_t i);
 /* NULL when there is none of that key. */
 const char *ts_safetensors_metadata(const ts_safetensors *file, const char *key);
 

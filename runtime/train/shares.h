@@ -3,7 +3,8 @@
  * Proportionate sampling as in CoCoD-SGD's paper (arXiv:1906.12043): rank i's mini-batch B_i, and
  * with it its share of the data, is such that all ranks finish their k steps together; averages are
  * weighted by p_i = B_i / sum of B, so that the mean gradient is that over all pictures. The sum
- * stays --batch x ranks, and with it the steps of an epoch, the schedule and the learning rate. */
+ * stays --batch x ranks, and with it the steps of an epoch, the schedule and the learning rate.
+ * An average in flight when batches are divided anew was made with the weights before. */
 #ifndef TS_TRAIN_SHARES_H
 #define TS_TRAIN_SHARES_H
 
