@@ -14,8 +14,8 @@ is "rows of the regimes" "$(grep -Ec '^\| (8|64|1024) (echo|prox) \|( [0-9]+k \|
 expect 64 '' "$regimes"
 
 command -v python3 >/dev/null || { echo "perf_echo: without python3, half of it"; verdict; exit; }
-expect 0 '' "$here/../perf/echo/time_to_accuracy" synthetic:train=256,test=64,size=8 runs --target 5 --echo 1,2,auto --epochs 1 \
+expect 0 '' "$here/../perf/echo/time_to_accuracy" synthetic:train=256,test=64,size=8 runs --target 5 --echo 1,2,auto --epochs 0.5,1 \
     --speed 2000 -- --model tiny --batch 16 --log-every 4
-is "rows of the times" "$(grep -Ec '^\| (1|2|auto) \| 0.05 \| [0-9.]+ \| [0-9]+ \|' out)" 3
-grep -q '"echo": *"2"' runs/echo-2-lr-0.05/run.json && pass || fail "the echo's option"
+is "rows of the times" "$(grep -Ec '^\| (1|2|auto) \| 0.05, (0.5|1) \| [0-9.]+ \| [0-9]+ \|' out)" 3
+grep -q '"echo": *"2"' runs/echo-2-lr-0.05-epochs-1/run.json && pass || fail "the echo's option"
 verdict

@@ -53,6 +53,8 @@ expect 64 'post-local is for algorithms that average models; od' "$program" trai
 expect 64 'must be a whole number' "$program" train --batch 12x
 expect 0 '--pull 0.3 has no effect with --algorithm cocod: it is for overlap-local|--levels 1 has no effect with --compress bf16' \
     "$program" train $quick --steps 1 --algorithm cocod --pull 0.3 --compress bf16 --levels 1
+expect 0 '--momentum-policy zero has no effect with --algorithm ssgd: it is for local, cocod, dasgd, overlap-local' \
+    "$program" train $quick --steps 1 --algorithm ssgd --momentum-policy zero
 expect 0 '' "$program" train $quick --steps 1 --algorithm dasgd --delay 2
 grep -q 'has no effect' out && fail "dasgd reads --delay" || pass
 expect 64 'TWINSTREAM_BATCH' env TWINSTREAM_BATCH=none "$program" train
@@ -145,6 +147,7 @@ expect 65 'counts.fragments3|options' "$mpirun" 2 "$program" train $quick --step
 if cmp -s other1/model.safetensors other2/model.safetensors; then
     fail "OD-SGD takes no local steps"; else pass; fi
 expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole
+expect 65 'holds algorithm.begun|would not take up' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 2 --run r6 --resume other4
 expect 0 'S-SGD for 6 local steps, then every k steps' "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r5
 expect 0 'done' "$program" train $quick --steps 12 --algorithm od --synchronous-steps 2 --run alone-od
 expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --run alone-ssgd
@@ -166,6 +169,7 @@ for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes
     'ssgd --compress terngrad --overlap no --scope global' 'ssgd --compress dgc --density 0.05 --density-warmup 1' \
     'cocod --period 3 --compress topk --density 0.1' 'local --period 2 --compress randomk --density 0.1' \
     'dasgd --period 2 --post-local 0.5 --compress topk --density 0.1' 'pipe --compress qsgd' \
+    'dasgd --period 2 --delay 3 --merge corrected --mix 0.6 --compress topk --density 0.1' \
     'cocod --period 3 --fragments 2 --slow-momentum 0.5 --compress topk --density 0.1'; do
     number=$((number + 1))
     halves small$number --algorithm $options
@@ -181,6 +185,7 @@ expect 64 'multiple of 64' "$program" train $quick --compress qsgd --block 100
 two="$mpirun 2 $program train $quick --steps 12 --run r8"
 expect 64 'dgc corrects the momentum of gradients|--algorithm ssgd' $two --algorithm cocod --compress dgc
 expect 64 '--scope global|add --overlap no' $two --bucket-kib 1 --algorithm ssgd --compress topk --scope global
+expect 64 'error feedback does not go with momentum|--error-feedback no' $two --algorithm overlap-local --compress topk --error-feedback yes
 expect 64 '--scope global|--fragments 1' $two --algorithm cocod --period 4 --fragments 2 --compress topk --scope global
 expect 65 'compress topk|give --compress topk' $two --algorithm cocod --period 3 --resume small5
 expect 65 'compress none|give --compress none' $two --algorithm cocod --period 3 --compress topk --resume whole
@@ -208,6 +213,9 @@ for run in 'cocod tiny 16' 'dasgd mlp 1' 'overlap-local mlp 1' 'local mlp 1'; do
     same "$1: resumed with --period auto, another model" "tuned-$1/model.safetensors" "resumed-$1/model.safetensors"
 done
 expect 0 'as the checkpoint' "$mpirun" 2 "$program" train $options $auto --run tuned-local --resume auto
+# k 1 would hide it, but leave four averages in flight
+expect 0 'with k 4 DaSGD, d 4, waits for less|done' "$mpirun" 2 "$program" train $quick --pace 0.02 --steps 16 \
+    --algorithm dasgd --period auto --delay 4 --merge corrected --mix 0 --run tuned-corrected
 
 # ---- ranks of unequal speed: rank 1 takes twice as long ----
 unequal() { # unequal OPTION...: on two ranks

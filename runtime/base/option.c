@@ -412,19 +412,31 @@ ts_status ts_option_set_parse(ts_option_set *set, int argc, char **argv)
     return read_arguments(set, argc, argv, false);
 }
 
+/* The values of a row's selector that read it, "cocod, dasgd". */
+static void list_readers(const ts_option *row, char *list)
+{
+    const char *separator = "", *word = row->readers;
+    for (int n = 0; *word; word += strcspn(word, "|"), word += *word == '|') {
+        n += snprintf(list + n, (size_t)(VALUE_BYTES - n), "%s%.*s", separator,
+                      (int)strcspn(word, "|"), word);
+        separator = ", ";
+    }
+}
+
 void ts_option_set_warn_unread(const ts_option_set *set)
 {
     EACH_OPTION(set, group, row)
     {
-        char value[VALUE_BYTES], selected[VALUE_BYTES];
+        char value[VALUE_BYTES], selected[VALUE_BYTES], readers[VALUE_BYTES];
         const ts_option_group *of = NULL;
         if (!row->readers || !group->selector) continue;
         const ts_option *selector = find(set, group->selector, &of);
         get_field(of, selector, selected);
         get_field(group, row, value);
         if (is_choice(row->readers, selected) || !strcmp(value, row->initial)) continue;
+        list_readers(row, readers);
         ts_warn("--%s %s has no effect with --%s %s: it is for %s", row->key, value, selector->key,
-                selected, row->readers);
+                selected, readers);
     }
 }
 
@@ -489,13 +501,13 @@ void ts_option_set_help(const ts_option_set *set, FILE *out)
         const ts_option_group *group = &set->groups[g];
         fprintf(out, "\n%s\n", group->title);
         for (const ts_option *row = group->rows; row->key; row++) {
-            char help[VALUE_BYTES];
+            char help[VALUE_BYTES], readers[VALUE_BYTES] = "";
             const char *choices = row->type == TS_OPTION_BOOL ? "yes|no" : row->choices;
             bool number = row->type == TS_OPTION_INT || row->type == TS_OPTION_REAL;
             const char *before = number ? " (or " : " (";
+            if (row->readers) list_readers(row, readers);
             snprintf(help, sizeof help, "%s%s%s%s%s%s", row->help, row->readers ? "; for " : "",
-                     row->readers ? row->readers : "", choices ? before : "",
-                     choices ? choices : "", choices ? ")" : "");
+                     readers, choices ? before : "", choices ? choices : "", choices ? ")" : "");
             int column = fprintf(out, "  --%s %s", row->key, row->initial);
             wrap(out, column, 36, help);
         }

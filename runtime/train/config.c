@@ -84,9 +84,10 @@ static const ts_option algorithm_rows[] = {
      "ssgd|pipe|od|local|cocod|dasgd|overlap-local", 0, 0,
      "distributed SGD: S-SGD, Pipe-SGD, OD-SGD, Local-SGD, CoCoD-SGD, DaSGD, Overlap-Local-SGD"},
     {"momentum-policy", TS_OPTION_CHOICE, AT(momentum_policy), "keep", "keep|average|zero", 0, 0,
-     "what a merge does to momentum: local, cocod, dasgd, overlap-local"},
+     "what a merge does to momentum", "local|cocod|dasgd|overlap-local"},
     {"statistics", TS_OPTION_CHOICE, AT(statistics), "consensus", "consensus|average", 0, 0,
-     "batch norm's running statistics: averaged for evaluation only, or at each merge too"},
+     "batch norm's running statistics: averaged for evaluation only, or at each merge too",
+     "local|cocod|dasgd|overlap-local"},
     {0}};
 
 static const ts_option device_rows[] = {
@@ -142,7 +143,7 @@ ts_status ts_config_open(ts_config *config, ts_option_set **set_p)
         {"Model", model_rows, config},
         {"Data", data_rows, config},
         {"Optimisation", optimisation_rows, config},
-        {"Algorithm", algorithm_rows, config},
+        {"Algorithm", algorithm_rows, config, "algorithm"},
         {"Algorithm's own", ts_algorithm_options, &config->algorithm_config, "algorithm"},
         {"Compression", ts_compression_options, &config->compression, "compress"},
         {"Device and communication", device_rows, config},
