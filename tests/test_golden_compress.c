@@ -535,7 +535,7 @@ static void all_ranks_get_the_same_bits(void **state)
 static void what_was_left_out_is_sent_once(void **state)
 {
     (void)state;
-    enum { SOME = 50, MANY = 200 };
+    enum { SOME = 30, MANY = 120 };
     static const compressed none = {.c = {.name = "none"}};
     problem p = {.start = 1};
     if (world->size == 1) skip();
