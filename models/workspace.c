@@ -124,10 +124,13 @@ static void plan_backward(ts_workspace *w)
     }
 }
 
+/* cuBLAS takes no workspace that is less aligned (and the device's memory is). */
+enum { ALIGN = 256 };
+
 static size_t keep(ts_workspace *w, size_t bytes)
 {
     size_t at = w->kept_bytes;
-    w->kept_bytes += (bytes + 63) / 64 * 64;
+    w->kept_bytes += (bytes + ALIGN - 1) / ALIGN * ALIGN;
     return at;
 }
 

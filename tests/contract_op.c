@@ -76,7 +76,11 @@ enum { N_CASES = sizeof cases / sizeof *cases };
 
 /* ---- everything one run works on ---- */
 
-enum { GUARD = 64, RUNNING = 2 * 128, LABELS = 8 };
+enum {
+    GUARD = 256 /* which leaves the alignment that workspaces have */,
+    RUNNING = 2 * 128,
+    LABELS = 8
+};
 #define PATTERN 0x5a
 
 /* What is being checked, for failures: "conv ... by onednn". */

@@ -30,7 +30,7 @@ void ts_op_library_version(char *text, size_t bytes)
 
 bool ts_op_prefers_bf16(const ts_device *device)
 {
-    if (device && !strcmp(device->ops->name, "cuda")) return true;
+    if (device && device->ops->has_bf16) return device->ops->has_bf16(device);
     /* every later instruction set holds the bits of the earlier ones */
     unsigned isa = (unsigned)dnnl_get_effective_cpu_isa(), bf16 = dnnl_cpu_isa_avx512_core_bf16;
     return (isa & bf16) == bf16;

@@ -86,6 +86,8 @@ typedef struct ts_device_ops {
     /* Optional. At most TS_IDENTITY_MAX bytes that no other device has, "GPU 3 (0f3a...)". NULL:
      * one device serves any number of ranks. */
     void (*identity)(ts_device *device, char *text, size_t bytes);
+    /* Optional. Do its libraries multiply bf16? NULL: ask the host's. */
+    bool (*has_bf16)(const ts_device *device);
     /* Optional. A range, nested, that a profiler shows beside this thread's calls. */
     void (*range_push)(const char *name);
     void (*range_pop)(void);

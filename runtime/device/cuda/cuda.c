@@ -328,9 +328,17 @@ static ts_status cuda_event_sync(ts_event *event)
     return TS_OK;
 }
 
+/* A device that has failed does nothing any more: to wait for it would be in vain, and what is done
+ * next with it returns its error. */
 static bool cuda_event_done(ts_event *event)
 {
     return cudaEventQuery(((cuda_event *)event)->event) != cudaErrorNotReady;
+}
+
+/* bf16 convolutions and products need Ampere. */
+static bool cuda_has_bf16(const ts_device *device)
+{
+    return ((const cuda_device *)device)->properties.major >= 8;
 }
 
 /* ---- work ---- */
@@ -443,6 +451,7 @@ const ts_device_ops ts_device_cuda = {
     .close = cuda_close,
     .describe = cuda_describe,
     .identity = cuda_identity,
+    .has_bf16 = cuda_has_bf16,
     .range_push = cuda_range_push,
     .range_pop = cuda_range_pop,
     .alloc = cuda_alloc,

@@ -38,6 +38,7 @@ ts_status ts_library_open(const ts_library *library, const char *const *names, v
         ts_status status =
             TS_ERROR(TS_EUNSUPPORTED, "%s has no function %s: it is older than this build's header",
                      library->name, names[i]);
+        while (i >= 0) functions[i--] = NULL; /* of a library that is closed */
         dlclose(handle);
         return status;
     }
