@@ -114,6 +114,11 @@ expect 65 '2 ranks' "$program" train $quick $steps --run r2 --resume "bad/$(base
 expect 65 'nowhere' "$program" train $quick --run r2 --resume nowhere
 expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights whole/model.safetensors
 expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights "$newest"
+judged() { "$program" eval --model tiny --data $data --weights "$1" 2>/dev/null | grep -o 'accuracy [0-9.]*'; }
+expect 0 'resuming|done: test accuracy' "$mpirun" 2 "$program" train $quick --steps 8 --algorithm cocod --period 3 --run r7 --resume "$newest"
+is "accuracy of a run that was resumed at its end" "$(judged r7/model.safetensors)" "$(judged "$newest")"
+copy; rm "bad/$(basename "$newest")/rank-00001.safetensors"
+expect 65 'rank-00001.safetensors is missing|of 2 ranks' "$program" eval --model tiny --data $data --weights "bad/$(basename "$newest")"
 expect 65 'mlp|fc1.weight' "$program" eval --model mlp --data $data --weights whole/model.safetensors
 expect 64 '--weights' "$program" eval --model tiny --data $data
 
@@ -148,6 +153,8 @@ if cmp -s other1/model.safetensors other2/model.safetensors; then
     fail "OD-SGD takes no local steps"; else pass; fi
 expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole
 expect 65 'holds algorithm.begun|would not take up' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 2 --run r6 --resume other4
+expect 64 'is there already, of a later step|--run' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm pipe --synchronous-steps 4 --run other1
+expect 64 'rank 1 differs|learning-rate = 0.05' "$mpirun" 1 "$program" train $quick --run r5 : -np 1 "$program" train $quick --learning-rate 0.06 --run r5
 expect 0 'S-SGD for 6 local steps, then every k steps' "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r5
 expect 0 'done' "$program" train $quick --steps 12 --algorithm od --synchronous-steps 2 --run alone-od
 expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --run alone-ssgd

@@ -214,14 +214,18 @@ static int64_t word_of(const ts_safetensors *file, const char *key)
     return found ? atoll(found) : 0;
 }
 
-/* `batch_p`: of the rank whose checkpoint it is; 0 where the file does not say. */
+/* What a rank's file says of its run; 0 where it does not. */
+typedef struct words {
+    int64_t batch, size;
+} words;
+
 static ts_status import_file(ts_model *model, float *parameters, float *statistics,
-                             const char *prefix, const char *path, ts_stream *stream,
-                             int64_t *batch_p)
+                             const char *prefix, const char *path, ts_stream *stream, words *words)
 {
     ts_safetensors *file;
     TS_TRY(ts_safetensors_open(path, &file));
-    *batch_p = word_of(file, "batch");
+    words->batch = word_of(file, "batch");
+    words->size = word_of(file, "size");
     ts_status status = take_vector(file, path, prefix, model, parameters, false, stream);
     if (!status) status = take_vector(file, path, prefix, model, statistics, true, stream);
     ts_safetensors_close(file);
@@ -243,14 +247,18 @@ static ts_status import_ranks(ts_model *model, float *parameters, float *statist
     const ts_flat *flat = ts_model_flat(model);
     char path[PATH_BYTES];
     TS_TRY(rank_file(path, folder, 0));
-    int64_t first, batch;
+    words first, other;
     float sum = 1; /* of weights; rank 0's is 1 */
     TS_TRY(import_file(model, parameters, statistics, "model.", path, stream, &first));
-    for (int rank = 1;; rank++) {
+    for (int rank = 1; rank < first.size; rank++) {
         TS_TRY(rank_file(path, folder, rank));
-        if (!ts_file_exists(path)) break;
-        TS_TRY(import_file(model, more, more_statistics, "model.", path, stream, &batch));
-        float weight = first > 0 && batch > 0 ? (float)batch / (float)first : 1;
+        TS_NEED(ts_file_exists(path), TS_EDATA,
+                "%s is missing: the checkpoint is of %lld ranks, and its model is the mean of "
+                "theirs; put all their files into one folder",
+                path, (long long)first.size);
+        TS_TRY(import_file(model, more, more_statistics, "model.", path, stream, &other));
+        float weight =
+            first.batch > 0 && other.batch > 0 ? (float)other.batch / (float)first.batch : 1;
         TS_TRY(add_vector(stream, parameters, more, weight, flat->n));
         TS_TRY(add_vector(stream, statistics, more_statistics, weight, flat->n_statistics));
         sum += weight;
@@ -277,7 +285,7 @@ ts_status ts_model_import(ts_model *model, float *parameters, float *statistics,
     TS_TRY(ts_stream_fill(stream, parameters, 0, flat->n * sizeof(float)));
     TS_TRY(ts_stream_fill(stream, statistics, 0, flat->n_statistics * sizeof(float)));
     if (!is_folder(path)) {
-        int64_t none;
+        words none;
         return import_file(model, parameters, statistics, "", path, stream, &none);
     }
     TS_TRY_TO(
@@ -402,6 +410,21 @@ static bool nth_newest(const char *folder, int n, char *path)
         below = best;
     }
     return !ts_file_join(path, PATH_BYTES, folder, newest);
+}
+
+ts_status ts_checkpoint_check_folder(const ts_trainer *t)
+{
+    char all[PATH_BYTES], newest[PATH_BYTES];
+    TS_TRY(ts_file_join(all, sizeof all, t->run, "checkpoints"));
+    if (!nth_newest(all, 0, newest)) return TS_OK;
+    int64_t step = name_step(strrchr(newest, '/') + 1);
+    TS_NEED(
+        step <= t->step, TS_EUSAGE,
+        "%s is there already, of a later step than local step %lld, where this run begins, so "
+        "it would be taken for this run's newest: name another folder with --run, remove it, or "
+        "go on from it with --resume",
+        newest, (long long)t->step);
+    return TS_OK;
 }
 
 /* Rename and remove, where nobody else has. */

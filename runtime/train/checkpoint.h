@@ -21,6 +21,9 @@ ts_status ts_checkpoint_schedule(ts_trainer *trainer, const char *from, int64_t 
 /* The batches [size] of a checkpoint's run; not found when it did not keep them or when they add up
  * to another sum than this run's. Collective. */
 ts_status ts_checkpoint_batches(ts_trainer *trainer, const char *from, int *batches, bool *found_p);
+/* TS_EUSAGE when the run's folder holds a checkpoint of a later step than the trainer's, which
+ * would count as newer than all that this run saves. */
+ts_status ts_checkpoint_check_folder(const ts_trainer *trainer);
 /* Does the run's folder hold a complete checkpoint? */
 bool ts_checkpoint_exists(const char *run);
 

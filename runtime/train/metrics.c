@@ -26,7 +26,13 @@
 #include "runtime/train/version.h"
 
 /* COLLECTIVES: as many as the trace can hold before they are drained. */
-enum { PENDING = 4, TIMELINE_SPANS = 100000, RECENT = 4096, COLLECTIVES = 1 << 15 };
+enum {
+    PENDING = 4,
+    TIMELINE_SPANS = 100000,
+    RECENT = 4096,
+    COLLECTIVES = 1 << 15,
+    DRAIN_EVERY = 64
+};
 #define CONTENTION_ERROR 0.05
 
 /* Times of the steps of one window, ns. */
@@ -255,8 +261,7 @@ static ts_status write_window(ts_metrics *m, const window *w)
     TS_NEED(!lost, TS_EDIVERGED,
             "the loss of %lld of %lld pictures was not finite in local steps %lld to %lld: lower "
             "--learning-rate, add --warmup, or resume from an earlier checkpoint",
-            (long long)lost, (long long)(samples + lost), (long long)w->first,
-            (long long)(w->last - 1));
+            (long long)lost, (long long)samples, (long long)w->first, (long long)(w->last - 1));
     double loss = (now->loss_sum - m->before.loss_sum) / (double)samples;
     double accuracy = (double)(now->correct - m->before.correct) / (double)samples;
     double seconds = (double)(times->end - times->begin) * 1e-9;
@@ -298,6 +303,7 @@ static ts_status write_finished(ts_metrics *m)
     while (m->written < m->opened) {
         window *w = &m->windows[m->written % PENDING];
         if (!ts_event_done(w->copied)) return TS_OK;
+        TS_TRY(ts_event_sync(w->copied)); /* done, or the device has failed: says so */
         ts_trace_drain(m->t->trace, on_span, m);
         TS_NEED(m->written < m->drained, TS_EDEVICE,
                 "the stamps of local steps %lld to %lld were lost", (long long)w->first,
@@ -329,6 +335,7 @@ static ts_status close_window(ts_metrics *m)
 ts_status ts_metrics_step(ts_metrics *m)
 {
     if (m->t->step % m->t->config->log_every == 0) TS_TRY(close_window(m));
+    if (m->t->step % DRAIN_EVERY == 0) ts_metrics_drain(m); /* of a long window */
     return write_finished(m);
 }
 
@@ -419,13 +426,15 @@ ts_status ts_metrics_divided(ts_metrics *m)
 /* Slope over intercept of step time on the share of the step beside a busy comm stream. */
 static double contention(const ts_metrics *m)
 {
-    int64_t n = m->n_recent < RECENT ? m->n_recent : RECENT;
-    int64_t first = m->n_comm > RECENT ? m->n_comm - RECENT : 0;
+    int64_t oldest = m->n_comm > COLLECTIVES ? m->n_comm - COLLECTIVES : 0;
+    int64_t known = oldest ? m->comm[oldest % COLLECTIVES].begin : INT64_MIN, next = oldest;
     double s = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, syy = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const interval *step = &m->recent[i];
+    for (int64_t i = m->n_recent > RECENT ? m->n_recent - RECENT : 0; i < m->n_recent; i++) {
+        const interval *step = &m->recent[i % RECENT];
         double busy = 0, own = (double)(step->end - step->begin - step->wait);
-        for (int64_t j = first; j < m->n_comm; j++) {
+        if (step->begin < known) continue; /* what was beside it is forgotten */
+        while (next < m->n_comm && m->comm[next % COLLECTIVES].end <= step->begin) next++;
+        for (int64_t j = next; j < m->n_comm && m->comm[j % COLLECTIVES].begin < step->end; j++) {
             const interval *c = &m->comm[j % COLLECTIVES];
             int64_t from = c->begin > step->begin ? c->begin : step->begin;
             int64_t to = c->end < step->end ? c->end : step->end;
@@ -437,7 +446,7 @@ static double contention(const ts_metrics *m)
     }
     double spread = s * sxx - sx * sx;
     /* steps that are all beside comm, or none of them, say nothing */
-    if (n < 8 || spread < 0.01 * s * s) return NAN;
+    if (s < 8 || spread < 0.01 * s * s) return NAN;
     double slope = (s * sxy - sx * sy) / spread, alone = (sy - slope * sx) / s;
     double rest = fmax(0, syy - alone * sy - slope * sxy); /* squares that the line leaves */
     double error = sqrt(rest / (s - 2) * s / spread);

@@ -9,7 +9,7 @@
 #include "runtime/train/input.h"
 #include "runtime/train/version.h"
 
-enum { VERSION_BYTES = 96 };
+enum { VERSION_BYTES = 96, SETTINGS_BYTES = 1 << 13 };
 
 /* Two builds may differ in what they send. */
 static ts_status check_versions(ts_world *world)
@@ -26,6 +26,66 @@ static ts_status check_versions(ts_world *world)
                               "build on every host; launch/doctor checks that",
                               r, world->hosts[r], other, world->hosts[0], all);
     }
+    free(all);
+    return status;
+}
+
+/* Options that each rank may have its own of: where things lie, and what changes only how it works.
+ */
+static bool is_own(const char *key)
+{
+    static const char *const own[] = {"data",      "device",   "graphs",         "input-rate",
+                                      "keep",      "label",    "loader-threads", "ops",
+                                      "pace",      "prefetch", "resume",         "run",
+                                      "run-ahead", "timeline", "verbose",        "weights"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (!strcmp(key, own[i])) return true;
+    return false;
+}
+
+/* All other options, "key = value" lines. */
+typedef struct settings {
+    size_t n;
+    char text[SETTINGS_BYTES];
+} settings;
+
+static void add_setting(void *context, const char *key, const char *value)
+{
+    settings *s = context;
+    if (is_own(key) || s->n >= sizeof s->text) return;
+    s->n += (size_t)snprintf(s->text + s->n, sizeof s->text - s->n, "%s = %s\n", key, value);
+}
+
+/* Where the line begins in which `other` first differs from the first rank's settings; -1: nowhere.
+ */
+static int64_t first_difference(const settings *first, const settings *other)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof first->text; i++) {
+        if (first->text[i] != other->text[i]) return (int64_t)at;
+        if (first->text[i] == '\n') at = i + 1;
+    }
+    return -1;
+}
+
+static ts_status check_settings(const ts_trainer *t)
+{
+    ts_world *world = t->world;
+    settings own = {0}, first;
+    ts_option_set_each(t->options, add_setting, &own);
+    first = own;
+    TS_TRY(world->ops->broadcast(world, &first, sizeof first, 0));
+    int64_t differs = first_difference(&first, &own);
+    int64_t *all = malloc((size_t)world->size * sizeof *all);
+    TS_TRY(ts_world_agree(world, all ? TS_OK
+                                     : TS_ERROR(TS_ENOMEM, "no memory for %d ranks", world->size)));
+    ts_status status = world->ops->all_gather(world, &differs, all, sizeof differs);
+    for (int r = 1; r < world->size && !status; r++)
+        if (all[r] >= 0)
+            status = TS_ERROR(TS_EUSAGE,
+                              "rank %d differs from rank 0, whose options have %.*s: give every "
+                              "rank the same options",
+                              r, (int)strcspn(first.text + all[r], "\n"), first.text + all[r]);
     free(all);
     return status;
 }
@@ -94,6 +154,7 @@ ts_status ts_ranks_check(ts_trainer *t)
     TS_TRY(ts_world_agree(t->world, check_versions(t->world)));
     TS_TRY(gather_identities(t));
     TS_TRY(ts_world_agree(t->world, check_devices(t)));
+    TS_TRY(check_settings(t));
     return check_fit(t);
 }
 

@@ -20,7 +20,7 @@
 #include "runtime/train/trainer.h"
 #include "runtime/train/tune.h"
 
-enum { STAMPS = 1 << 16 };
+enum { STAMPS = 1 << 16, ASK_EVERY = 20 /* steps, whether the run is told to stop */ };
 
 static atomic_bool stop_asked;
 
@@ -229,6 +229,7 @@ static ts_status open_loop(ts_trainer *t, ts_evaluator **evaluator_p)
             "the checkpoint is of local step %lld, but the run ends at %lld: raise --epochs or "
             "--steps",
             (long long)t->step, (long long)t->total);
+    TS_TRY(ts_checkpoint_check_folder(t));
     TS_TRY(ts_step_open(t, &t->local_step));
     TS_TRY(ts_metrics_open(t, &t->metrics));
     TS_TRY(ts_evaluator_open(t->model, t->dataset, t->world, t->compute, t->config, &t->shard,
@@ -320,8 +321,8 @@ static ts_status evaluate(ts_trainer *t, ts_evaluator *evaluator, ts_score *scor
     return ts_metrics_evaluation(t->metrics, score, (double)(ts_clock_ns() - start) * 1e-9);
 }
 
-/* Has any rank been told to stop? Asked where windows close, so every rank asks at the same
- * step; the device has work queued meanwhile. */
+/* Has any rank been told to stop? Every rank asks at the same step; the device has work queued
+ * meanwhile. */
 static ts_status told_to_stop(ts_trainer *t, bool *stop_p)
 {
     int64_t told;
@@ -338,20 +339,30 @@ static bool due(double every, int64_t step, double per_epoch)
     return floor((double)step / unit + 1e-9) > floor((double)(step - 1) / unit + 1e-9);
 }
 
+/* After the last step. */
+static ts_status conclude(ts_trainer *t, ts_evaluator *evaluator, ts_score *score)
+{
+    if (t->algorithm->ops->drain) TS_TRY(t->algorithm->ops->drain(t->algorithm));
+    return evaluate(t, evaluator, score);
+}
+
 static ts_status loop(ts_trainer *t, ts_evaluator *evaluator, ts_score *score, bool *stopped_p)
 {
     const ts_config *c = t->config;
+    int64_t asks = c->log_every < ASK_EVERY ? c->log_every : ASK_EVERY;
+    if (t->step == t->total) return conclude(t, evaluator, score); /* resumed there */
     while (t->step < t->total && !*stopped_p) {
         ts_log_set_phase("local step %lld", (long long)t->step);
         TS_TRY(ts_step_run(t->local_step));
         TS_TRY(ts_metrics_step(t->metrics));
         bool last = t->step == t->total;
-        if (last) TS_TRY(t->algorithm->ops->drain ? t->algorithm->ops->drain(t->algorithm) : TS_OK);
-        if (last || due(c->evaluate_every, t->step, t->per_epoch))
+        if (last)
+            TS_TRY(conclude(t, evaluator, score));
+        else if (due(c->evaluate_every, t->step, t->per_epoch))
             TS_TRY(evaluate(t, evaluator, score));
         if (t->shares.rebalances && !last && due(1, t->step, t->per_epoch))
             TS_TRY(ts_shares_review(t, evaluator));
-        if (t->step % c->log_every == 0 && !last) TS_TRY(told_to_stop(t, stopped_p));
+        if (t->step % asks == 0 && !last) TS_TRY(told_to_stop(t, stopped_p));
         if (*stopped_p || (!last && due(c->checkpoint_every, t->step, t->per_epoch))) {
             TS_TRY(ts_metrics_flush(t->metrics));
             TS_TRY(ts_checkpoint_save(t));
@@ -407,10 +418,11 @@ static void announce(const ts_trainer *t)
     ts_option_set_warn_unread(t->options);
     int plain = ts_model_plain_ops(t->model);
     if (plain && !strcmp(c->ops, "auto"))
-        ts_warn("%d op%s %s made by the reference's plain loops, which are very slow: nothing faster "
-                "serves type %s here%s",
-                plain, plain == 1 ? "" : "s", plain == 1 ? "is" : "are", c->type,
-                strcmp(c->type, "bf16") ? "" : "; try --type fp32");
+        ts_warn(
+            "%d op%s %s made by the reference's plain loops, which are very slow: nothing faster "
+            "serves type %s here%s",
+            plain, plain == 1 ? "" : "s", plain == 1 ? "is" : "are", c->type,
+            strcmp(c->type, "bf16") ? "" : "; try --type fp32");
     ts_info("run folder: %s", t->run);
     if (!strcmp(t->dataset->name, "synthetic"))
         ts_info("data: synthetic pictures made by the program, NOT CIFAR-10; their accuracy says "
