@@ -98,6 +98,12 @@ whole sent.html
 value sent.html 'sent MB a step' few 1.250
 value sent.html 'sent MB a step' cocod –
 holds sent.html 'CoCoD-SGD, k 4, topk 0.01'
+run lean 2 ssgd no 0.16 0.06 0.06 600 '' # compressed, so not the base, though it is named first
+printf 'compress = topk\ndensity = 0.01\n' >>lean/config
+expect 0 '' "$report" lean one block cocod few -o lean.html
+value lean.html algorithm few 'CoCoD-SGD, k 4, topk 0.01'
+value lean.html 'over blocking S-SGD' 'CoCoD-SGD, k 4, topk 0.01' 1.250
+value lean.html 'over blocking S-SGD' 'S-SGD, no overlap, topk 0.01' 5.000
 value page.html 'standard deviation' 'CoCoD-SGD, k 4, 2 ranks' 70.71
 value page.html 'accuracy %' 20 62.50
 value page.html seconds 0.500 1.000
@@ -127,6 +133,8 @@ lacks told.html 'slow-rate 1'
 
 # ---- a forecast ----
 printf '{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":4,"delay":0,"step_s":0.143}\n{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":8,"delay":0,"step_s":9}\n' >plan.jsonl
+expect 0 '' "$report" one block cocod few --plan plan.jsonl -o plan.html
+value plan.html 'forecast ms a step' few –
 expect 0 '' "$report" one block cocod --plan plan.jsonl -o plan.html --picture plan.svg
 whole plan.html
 value plan.html 'forecast ms a step' cocod 143.0

@@ -257,14 +257,15 @@ def place_name(runs, at):
 
 
 def series(runs):
-    """{id of a run: name of its line} and {name: style}: the algorithm, with its options where they are one set or
-    are compared with others."""
+    """{id of a run: name of its line} and {name: style}: the method, with its algorithm's options where they are one
+    set or are compared with others."""
     names = {}
     for kind, members in grouped(sorted(runs, key=kind_order), lambda run: run.kind):
         at = grouped(members, lambda run: (place(run), run.ranks))
         compared = any(len({run.options for run in there}) > 1 for _, there in at)
         told = compared or len({run.options for run in members}) == 1
-        names.update({id(run): run.algorithm if told else algorithm_name(kind) for run in members})
+        names.update({id(run): run.method if told else ", ".join(filter(None, (algorithm_name(kind), run.told)))
+                      for run in members})
     kinds = {names[id(run)]: run.kind for run in sorted(runs, key=kind_order)}
     return names, styles(kinds.items())
 
@@ -329,7 +330,7 @@ def speedup_table(runs, drawn, planned):
     for run in drawn:
         base, slow = one_rank(runs, run), blocking(runs, run)
         one, blocked = base.rate if base else NAN, slow.rate if slow else NAN
-        row = [place_name(drawn, place(run)), str(run.ranks), run.algorithm, text(run.rate), text(one),
+        row = [place_name(drawn, place(run)), str(run.ranks), run.method, text(run.rate), text(one),
                text(run.rate / one), fixed(100 * run.rate / one / run.ranks), text(run.rate / blocked)]
         rows.append(row + [text(forecast_rate(run) / one), text(run.step_s * 1e3), *off(run)] * planned)
     return "", columns + ["forecast speedup", "ms a step", *OFF] * planned, rows
@@ -343,7 +344,7 @@ def gains(runs, planned):
         there = [run for run in members if run.ranks == size]
         if len(there) > 1:
             largest.append((at, there))
-    bars = len({run.algorithm for _, members in largest for run in members})
+    bars = len({run.method for _, members in largest for run in members})
     for part in chunks(largest, max(1, 28 // max(1, bars))):
         yield gain_figure(runs, part, "Speedup over blocking S-SGD", planned)
 

@@ -125,7 +125,7 @@ def summary(runs, planned):
     for run in runs:
         steps = run.windows[-1]["step"] if run.windows else run.total("steps")
         rows.append([os.path.basename(os.path.realpath(run.folder)), run.label, run.model, run.type, str(run.ranks),
-                     str(run.batch), run.algorithm, run.state, fixed(steps, 0), text(run.seconds), text(run.rate),
+                     str(run.batch), run.method, run.state, fixed(steps, 0), text(run.seconds), text(run.rate),
                      fixed(100 * run.accuracy, 2), *(text(1e3 * s) for s in (run.step_s, run.wait_s, run.comm_s)),
                      fixed(100 * run.total("hidden")), fixed(100 * run.contention)]
                     + [text(1e-6 * run.total("sent_bytes"))] * weighed + charts.off(run) * planned)

@@ -95,6 +95,15 @@ class Run:
         return "" if name == "none" else " ".join(filter(None, (name, how and self.config.get(how))))
 
     @property
+    def told(self):
+        """What its algorithm's name leaves out."""
+        return ", ".join(filter(None, (self.variant, self.compression)))
+
+    @property
+    def method(self):
+        return ", ".join(filter(None, (self.algorithm, self.told)))
+
+    @property
     def state(self):
         return clean(self.record.get("state", "unfinished: no run.json"))
 
@@ -327,13 +336,13 @@ def one_rank(runs, run):
 
 
 def blocking(runs, run):
-    """S-SGD without overlap of the same task, label and size."""
-    fits = [r for r in runs if (r.task, r.label, r.ranks) == (run.task, run.label, run.ranks)]
+    """S-SGD without overlap, in fp32, of the same task, label and size."""
+    fits = [r for r in runs if (r.task, r.label, r.ranks) == (run.task, run.label, run.ranks) and not r.compression]
     return next((r for r in fits if r.kind == "blocking" and r.rate > 0), None)
 
 
 def read_plan(path, runs, notes):
-    """Give each run the forecast of its step."""
+    """Give each run the forecast of its step; the plan knows neither compression nor --post-local."""
     for where, line in read_lines(path, notes):
         step_s = number(where, line, "step_s")
         kind = kind_of(line.get("algorithm"), line.get("overlap"))
@@ -341,6 +350,8 @@ def read_plan(path, runs, notes):
             keys = ALGORITHMS.get(run.kind, ("", ()))[1]
             mine = dict(zip(keys, run.options), model=run.model, label=run.label, ranks=run.ranks,
                         fragments=run.config.get("fragments", "1"))
+            if run.compression or float(run.config.get("post-local", 0)):
+                continue
             if kind == run.kind and all(str(line.get(key, value)) == str(value) for key, value in mine.items()):
                 run.forecast_s = step_s if step_s > 0 else NAN
     if all(math.isnan(run.forecast_s) for run in runs):
