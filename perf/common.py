@@ -38,12 +38,14 @@ class Lab:
 
     def train(self, run, ranks, pace_s, batch, settle, steps, *options):
         """Steps of paced workers on synthetic pictures, `settle` more before them left out; returns run.json."""
+        options = ["--batch", str(batch), "--pace", f"{pace_s:.6g}", "--data",
+                   f"synthetic:train={batch * ranks * 64},test={ranks}", "--settle", str(settle), "--steps",
+                   str(settle + steps), *options]
         if not finished(run):
-            self.mpirun(ranks, "twinstream", "train", "--batch", str(batch), "--pace", f"{pace_s:.6g}",
-                        "--data", f"synthetic:train={batch * ranks * 64},test={ranks}", "--settle", str(settle),
-                        "--steps", str(settle + steps), "--log-every", "1", "--evaluate-every", "0", "--export", "no",
+            self.mpirun(ranks, "twinstream", "train", "--log-every", "1", "--evaluate-every", "0", "--export", "no",
                         "--learning-rate", "0.01", "--scale-learning-rate", "no", "--run", run, *options)
         record = read_record(run)
+        check_same(run, record, ranks, options)
         print(f"{run}: {record['seconds_per_step']['step']:.4f} s a step", file=sys.stderr, flush=True)
         return record
 
@@ -64,13 +66,20 @@ def train_to_accuracy(build, ranks, run, *options):
         output(command, dict(os.environ, OMP_NUM_THREADS=threads))
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
     record = read_record(run)
+    check_same(run, record, ranks, options)
+    return record
+
+
+def check_same(run, record, ranks, options):
+    """A run that was there is the one that is asked for, or this is the end."""
+    if record["ranks"] != ranks:
+        sys.exit(f"{sys.argv[0]}: {run} was of {record['ranks']} ranks, not {ranks}: remove it")
     for key, value in dict(zip(options[::2], options[1::2])).items():
         had = record["config"].get(key[2:])
         if key == "--data" and not value.startswith("synthetic"):  # where a set of pictures lies may change
             had, value = had.split(":")[0], value.split(":")[0]
         if had != value and as_number(had) != as_number(value):
-            sys.exit(f"{sys.argv[0]}: {run} was trained with {key} {had}, not {value}: remove it")
-    return record
+            sys.exit(f"{sys.argv[0]}: {run} was made with {key} {had}, not {value}: remove it")
 
 
 def as_number(text):

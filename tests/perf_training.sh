@@ -16,7 +16,8 @@ expect 0 '' "$perf/sparse" $data sparse --build "$build" --model tiny --ranks 2 
 # what is there is not trained again; with another setting it is not what is asked for
 expect 0 '' "$perf/sparse" $data sparse --build "$build" --model tiny --ranks 2 --epochs 1 --operators topk-1%
 grep -q % out && fail "sparse: trained again"
-expect 1 'was trained with --epochs 1, not 2' "$perf/sparse" $data sparse --build "$build" --model tiny --ranks 2 --epochs 2 --operators topk-1%
+expect 1 'was made with --epochs 1, not 2' "$perf/sparse" $data sparse --build "$build" --model tiny --ranks 2 --epochs 2 --operators topk-1%
+expect 1 'was of 2 ranks, not 3' "$perf/sparse" $data sparse --build "$build" --model tiny --ranks 3 --epochs 1 --operators topk-1%
 
 expect 0 'ssgd       equal        64,64|ssgd       3,1          96,32' "$perf/unequal" unequal --build "$build" --train $data --model tiny \
     --speeds 3,1 --algorithms ssgd --epochs 1

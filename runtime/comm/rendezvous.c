@@ -13,13 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/file.h"
 
 #define RETRY_NS INT64_C(50000000)
-enum { BACKLOG = 4096, FIRST_PORT = 10000, PORTS = 20000 };
+enum { BACKLOG = 4096, FIRST_PORT = 10000, PORTS = 20000, CONNECT_S = 5 };
 
 /* ---- who we are ---- */
 
@@ -180,8 +181,14 @@ static bool connect_once(const char *place, int socket)
         errno = EHOSTUNREACH;
         return false;
     }
+    /* an interface that swallows packets must not hold up the next place */
+    const struct timeval patience = {.tv_sec = CONNECT_S}, none = {0};
+    (void)setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     bool done = !connect(socket, found->ai_addr, found->ai_addrlen);
+    int why = errno;
+    (void)setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none);
     freeaddrinfo(found);
+    errno = done || why != EINPROGRESS ? why : ETIMEDOUT;
     return done;
 }
 

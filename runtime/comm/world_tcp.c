@@ -284,14 +284,22 @@ static ts_status gather(tcp_world *w, int listener)
     return TS_OK;
 }
 
-/* Where rank 0's watchdog is, as seen from here: the other end of our connection. */
+static bool is_loopback(struct in_addr address)
+{
+    return ntohl(address.s_addr) >> 24 == 127;
+}
+
+/* Where rank 0's watchdog is, as seen from here: the other end of our connection. A rank that
+ * rank 0 has heard from over loopback is on the same host, so at the same address. */
 static ts_status find_first(tcp_world *w)
 {
     struct sockaddr_in peer;
     socklen_t length = sizeof peer;
     TS_NEED(!getpeername(w->sockets[0], (struct sockaddr *)&peer, &length), TS_ECOMM,
             "the connection to rank 0 has no address: %s", strerror(errno));
-    w->all[0].watch.sin_addr = peer.sin_addr;
+    for (int r = 0; r < w->base.size; r++)
+        if (r == 0 || (is_loopback(w->all[r].watch.sin_addr) && !is_loopback(peer.sin_addr)))
+            w->all[r].watch.sin_addr = peer.sin_addr;
     return TS_OK;
 }
 
