@@ -4,7 +4,7 @@ Lab is a network lab: hosts on this machine behind rate-capped links (tests/netl
 given speed (`twinstream train --pace`), since so many share few cores. train_to_accuracy trains at the machine's own
 speed, for benchmarks of accuracy. Both leave runs' folders, and a run that is finished is not run again.
 """
-import json, os, subprocess, sys
+import json, os, re, subprocess, sys
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 TOOL = os.path.join(TOP, "tests", "netlab")
@@ -57,13 +57,29 @@ def output(command, environment):
     return done.stdout
 
 
+class Diverged(Exception):
+    """A training whose loss is not finite; its folder remembers that."""
+
+
 def train_to_accuracy(build, ranks, run, *options):
     """Train to the end with a one-cycle schedule from seed 1 (--option value ...); returns run.json."""
+    diverged = os.path.join(run, "diverged")
+    if os.path.exists(diverged):
+        raise Diverged
     if not finished(run):
         command = [os.path.join(TOP, "launch", "mpirun"), str(ranks), os.path.join(build, "twinstream"), "train", "--schedule",
                    "one-cycle", "--seed", "1", "--export", "no", "--run", run, *options]
         threads = str(max(1, os.cpu_count() // ranks))
-        output(command, dict(os.environ, OMP_NUM_THREADS=threads))
+        try:
+            output(command, dict(os.environ, OMP_NUM_THREADS=threads))
+        except SystemExit as end:
+            why = re.search("the loss of .* was not finite in local steps [0-9]+ to [0-9]+", str(end))
+            if not why:
+                raise
+            with open(diverged, "w") as f:
+                f.write(why[0] + "\n")
+            print(f"{run}: {why[0]}", file=sys.stderr, flush=True)
+            raise Diverged from None
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
     record = read_record(run)
     check_same(run, record, ranks, options)
