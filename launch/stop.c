@@ -11,7 +11,7 @@
 #include "runtime/base/log.h"
 #include "runtime/train/train.h"
 
-enum { PROBE_MS = 300 };
+enum { PROBE_MS = 1000 }; /* an answer may queue behind a ring's data */
 
 static sigset_t stop_signals(void)
 {

@@ -35,6 +35,7 @@ struct ts_cudnn {
 struct ts_cudnn_graph {
     ts_cudnn *on;
     bool exact;       /* fp32 products of fp32 inputs */
+    bool fp32_sums;   /* whatever the inputs */
     ts_status status; /* of building it */
     descriptor all[DESCRIPTORS];
     int n;
@@ -356,7 +357,8 @@ ts_status ts_cudnn_graph_open(ts_cudnn *on, const ts_op_desc *desc, ts_op_pass p
     *graph_p = NULL;
     TS_NEED(g, TS_ENOMEM, "no memory for a cuDNN graph");
     g->on = on;
-    g->exact = form == TS_CUDNN_PLAIN && desc->type == TS_F32 && !desc->tf32;
+    g->fp32_sums = form == TS_CUDNN_PLAIN;
+    g->exact = g->fp32_sums && desc->type == TS_F32 && !desc->tf32;
     build(g, desc, pass, form);
     if (g->status) {
         ts_status status = g->status;
@@ -384,8 +386,9 @@ static int64_t get(descriptor d, cudnnBackendAttributeName_t name, cudnnBackendA
     return n < max ? n : max;
 }
 
-/* Same bits in every run, nothing compiled at run time and, where asked, no rounding of inputs? */
-static bool suits(descriptor engine, bool exact)
+/* Same bits in every run, nothing compiled at run time and, where asked, no rounding of inputs or
+ * sums? */
+static bool suits(descriptor engine, const ts_cudnn_graph *g)
 {
     cudnnBackendNumericalNote_t numerical[NOTES];
     cudnnBackendBehaviorNote_t behavior[NOTES];
@@ -393,9 +396,10 @@ static bool suits(descriptor engine, bool exact)
         get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, NOTES, numerical);
     for (int64_t i = 0; i < n; i++) {
         bool rounds = numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE ||
-                      numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
-                      numerical[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
-        if (numerical[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC || (exact && rounds))
+                      numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
+        bool short_sums = numerical[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
+        if (numerical[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC || (g->exact && rounds) ||
+            (g->fp32_sums && short_sums))
             return false;
     }
     n = get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, NOTES, behavior);
@@ -434,7 +438,7 @@ static bool plan_config(const ts_cudnn_graph *g, descriptor config, size_t cap, 
     if (cudnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine)) return false;
     bool taken =
         get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &engine) == 1 &&
-        suits(engine, g->exact);
+        suits(engine, g);
     get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &index);
     cudnn.cudnnBackendDestroyDescriptor(engine);
     if (!taken) return false;
