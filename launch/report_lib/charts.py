@@ -7,7 +7,7 @@ import math, statistics
 from dataclasses import dataclass
 
 from report_lib.drawing import Drawing, Fault, named_tics, quote, shade, short, tics
-from report_lib.runs import NAN, algorithm_name, blocking, kind_order, names_of, one_rank, ranks_text
+from report_lib.runs import NAN, algorithm_name, blocking, kind_order, listed, names_of, one_rank, ranks_text
 
 WIDTH = 1080
 # colour and gnuplot's filled point; the open one is the number before
@@ -82,7 +82,7 @@ def parted(runs, key, most):
 
 
 def headed(title, *what):
-    what = ", ".join(filter(None, what))
+    what = listed(*what)
     return f"{title}: {what}" if what else title
 
 
@@ -253,7 +253,7 @@ def place_name(runs, at):
     parts = [model, label]
     parts += [kind] * (len({run.type for run in runs}) > 1)
     parts += [f"batch {batch}"] * (len({run.batch for run in runs}) > 1)
-    return ", ".join(filter(None, parts))
+    return listed(*parts)
 
 
 def series(runs):
@@ -264,8 +264,7 @@ def series(runs):
         at = grouped(members, lambda run: (place(run), run.ranks))
         compared = any(len({run.options for run in there}) > 1 for _, there in at)
         told = compared or len({run.options for run in members}) == 1
-        names.update({id(run): run.method if told else ", ".join(filter(None, (algorithm_name(kind), run.told)))
-                      for run in members})
+        names.update({id(run): run.method if told else listed(algorithm_name(kind), run.told) for run in members})
     kinds = {names[id(run)]: run.kind for run in sorted(runs, key=kind_order)}
     return names, styles(kinds.items())
 

@@ -27,6 +27,11 @@ LINES = {
 }
 
 
+def listed(*parts):
+    """Those that are not empty."""
+    return ", ".join(filter(None, parts))
+
+
 class BadData(Exception):
     """A folder or a file is not what it should be."""
 
@@ -97,11 +102,11 @@ class Run:
     @property
     def told(self):
         """What its algorithm's name leaves out."""
-        return ", ".join(filter(None, (self.variant, self.compression)))
+        return listed(self.variant, self.compression)
 
     @property
     def method(self):
-        return ", ".join(filter(None, (self.algorithm, self.told)))
+        return listed(self.algorithm, self.told)
 
     @property
     def state(self):
@@ -325,7 +330,7 @@ def names_of(runs):
         for group in same.values():
             if len({text(run) for run in group}) > 1:
                 for run in group:
-                    names[id(run)] = clean(", ".join(filter(None, (names[id(run)], text(run)))))
+                    names[id(run)] = clean(listed(names[id(run)], text(run)))
     return names
 
 

@@ -77,12 +77,12 @@ static void hold(const plan *p, const float *x, int first, int last, float *stri
 
 /* Outputs [out, out + together) of the held strips. */
 static void run_outputs(const plan *p, bool data, int first, int last, const float *v,
-                        const float *weight, int out, float *y, float *u)
+                        const float *weight, int out, float *y, float *strip)
 {
     size_t v_point = point(held_tiles(p), PART), u_point = point(PART, p->together);
     size_t m_point = point(CHUNK, p->together);
     int parts = p->ins / PART;
-    float *m = u + u_floats(p) * (size_t)parts;
+    float *u = strip + strip_floats(p), *m = u + u_floats(p) * (size_t)parts;
     for (int part = 0; part < parts; part++)
         for (int in = 0; in < PART / B; in++)
             for (int o = 0; o < p->together / B; o++)
@@ -105,26 +105,6 @@ static void run_outputs(const plan *p, bool data, int first, int last, const flo
                 multiply_all(q, CHUNK, p->together, part > 0);
             }
         finish_chunk(p, m, first, last, tile, out, y);
-    }
-}
-
-static void wide_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, const float *weight,
-                     float *to, void *scratch)
-{
-    plan p = plan_of(d, pass);
-    int step = held_strips(&p);
-    float *v = scratch, *threads = v + part_floats(&p) * (size_t)(p.ins / PART);
-#pragma omp parallel
-    {
-        float *mine = threads + (size_t)omp_get_thread_num() * wide_thread_floats(&p, false);
-        for (int first = 0; first < p.strips; first += step) {
-            int last = least(first + step, p.strips);
-            hold(&p, from, first, last, mine, v);
-#pragma omp for schedule(static)
-            for (int out = 0; out < p.outs; out += p.together)
-                run_outputs(&p, pass == TS_CONV_DATA, first, last, v, weight, out, to,
-                            mine + strip_floats(&p));
-        }
     }
 }
 
@@ -155,23 +135,36 @@ static void sum_outputs(const plan *p, int first, int last, const float *v, cons
     }
 }
 
-static void wide_gradient(const ts_op_desc *d, const float *x, const float *dy, float *dw,
-                          void *scratch)
+/* ---- all passes ---- */
+
+/* `other` is the weight, for the weight's gradient dy. */
+static void wide_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, const float *other,
+                     float *to, void *scratch)
 {
-    plan p = plan_of(d, TS_CONV_WEIGHTS);
+    bool gradient = pass == TS_CONV_WEIGHTS;
+    plan p = plan_of(d, pass);
     int step = held_strips(&p);
     float *v = scratch, *threads = v + part_floats(&p) * (size_t)(p.ins / PART);
 #pragma omp parallel
     {
-        float *mine = threads + (size_t)omp_get_thread_num() * wide_thread_floats(&p, true);
+        float *mine = threads + (size_t)omp_get_thread_num() * wide_thread_floats(&p, gradient);
         for (int first = 0; first < p.strips; first += step) {
             int last = least(first + step, p.strips);
-            hold(&p, x, first, last, mine, v);
+            hold(&p, from, first, last, mine, v);
 #pragma omp for schedule(static)
             for (int out = 0; out < p.outs; out += p.together)
-                sum_outputs(&p, first, last, v, dy, out, dw, mine);
+                if (gradient)
+                    sum_outputs(&p, first, last, v, other, out, to, mine);
+                else
+                    run_outputs(&p, pass == TS_CONV_DATA, first, last, v, other, out, to, mine);
         }
     }
+}
+
+static void wide_gradient(const ts_op_desc *d, const float *x, const float *dy, float *dw,
+                          void *scratch)
+{
+    wide_run(d, TS_CONV_WEIGHTS, x, dy, dw, scratch);
 }
 
 const ts_winograd WIDE = {.serves = wide_serves,

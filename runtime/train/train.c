@@ -339,36 +339,27 @@ static bool due(double every, int64_t step, double per_epoch)
     return floor((double)step / unit + 1e-9) > floor((double)(step - 1) / unit + 1e-9);
 }
 
-/* After the last step. */
-static ts_status conclude(ts_trainer *t, ts_evaluator *evaluator, ts_score *score)
-{
-    if (t->algorithm->ops->drain) TS_TRY(t->algorithm->ops->drain(t->algorithm));
-    return evaluate(t, evaluator, score);
-}
-
 static ts_status loop(ts_trainer *t, ts_evaluator *evaluator, ts_score *score, bool *stopped_p)
 {
     const ts_config *c = t->config;
     int64_t asks = c->log_every < ASK_EVERY ? c->log_every : ASK_EVERY;
-    if (t->step == t->total) return conclude(t, evaluator, score); /* resumed there */
     while (t->step < t->total && !*stopped_p) {
         ts_log_set_phase("local step %lld", (long long)t->step);
         TS_TRY(ts_step_run(t->local_step));
         TS_TRY(ts_metrics_step(t->metrics));
-        bool last = t->step == t->total;
-        if (last)
-            TS_TRY(conclude(t, evaluator, score));
-        else if (due(c->evaluate_every, t->step, t->per_epoch))
-            TS_TRY(evaluate(t, evaluator, score));
-        if (t->shares.rebalances && !last && due(1, t->step, t->per_epoch))
+        if (t->step == t->total) break;
+        if (due(c->evaluate_every, t->step, t->per_epoch)) TS_TRY(evaluate(t, evaluator, score));
+        if (t->shares.rebalances && due(1, t->step, t->per_epoch))
             TS_TRY(ts_shares_review(t, evaluator));
-        if (t->step % asks == 0 && !last) TS_TRY(told_to_stop(t, stopped_p));
-        if (*stopped_p || (!last && due(c->checkpoint_every, t->step, t->per_epoch))) {
+        if (t->step % asks == 0) TS_TRY(told_to_stop(t, stopped_p));
+        if (*stopped_p || due(c->checkpoint_every, t->step, t->per_epoch)) {
             TS_TRY(ts_metrics_flush(t->metrics));
             TS_TRY(ts_checkpoint_save(t));
         }
     }
-    return TS_OK;
+    if (*stopped_p) return TS_OK;
+    if (t->algorithm->ops->drain) TS_TRY(t->algorithm->ops->drain(t->algorithm));
+    return evaluate(t, evaluator, score);
 }
 
 static ts_status finish(ts_trainer *t, ts_evaluator *evaluator, const ts_score *score, bool stopped,
