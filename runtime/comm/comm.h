@@ -53,6 +53,10 @@ void ts_world_close(ts_world *world);
  * counts as less than a failure). It alone keeps its description: the others' trail is empty, so
  * that one failure is told once. */
 ts_status ts_world_agree(ts_world *world, ts_status mine);
+/* The first rank whose `bytes` of `data` are not rank 0's, and the first byte that is not; rank -1
+ * where there is none. `what` is for messages. */
+ts_status ts_world_difference(ts_world *world, const char *what, const void *data, size_t bytes,
+                              int *rank_p, int64_t *at_p);
 /* TS_OK when `bytes` of `data` are the same on every rank; else TS_EUSAGE on all of
  * them; rank 0 names the first that differs. `what` is for the message. */
 ts_status ts_world_same(ts_world *world, const char *what, const void *data, size_t bytes);

@@ -62,8 +62,10 @@ done:
     return status;
 }
 
-ts_status ts_world_same(ts_world *world, const char *what, const void *data, size_t bytes)
+ts_status ts_world_difference(ts_world *world, const char *what, const void *data, size_t bytes,
+                              int *rank_p, int64_t *at_p)
 {
+    *rank_p = -1;
     uint64_t length = bytes;
     TS_TRY(world->ops->broadcast(world, &length, sizeof length, 0));
     unsigned char *first = malloc(length ? length : 1);
@@ -88,17 +90,25 @@ ts_status ts_world_same(ts_world *world, const char *what, const void *data, siz
                                      : TS_ERROR(TS_ENOMEM, "no memory for %d ranks", world->size)));
     status = world->ops->all_gather(world, &differs, all, sizeof differs);
     if (status != TS_OK) ts_status_pass(__FILE__, __LINE__, status);
-    for (int r = 1; r < world->size && status == TS_OK; r++) {
+    for (int r = 1; r < world->size && status == TS_OK && *rank_p < 0; r++) {
         if (all[r] < 0) continue;
-        status = TS_ERROR(TS_EUSAGE,
-                          "%s of rank %d differs from rank 0's at byte %lld; give every rank the "
-                          "same options and files",
-                          what, r, (long long)all[r]);
+        *rank_p = r;
+        *at_p = all[r];
     }
     free(all);
-    world->agreed |= status == TS_EUSAGE;
-    if (status == TS_EUSAGE && world->rank) ts_trail_clear();
     return status;
+}
+
+ts_status ts_world_same(ts_world *world, const char *what, const void *data, size_t bytes)
+{
+    int rank;
+    int64_t at;
+    TS_TRY(ts_world_difference(world, what, data, bytes, &rank, &at));
+    if (rank < 0) return TS_OK;
+    return ts_world_agree(world, TS_ERROR(TS_EUSAGE,
+                                          "%s of rank %d differs from rank 0's at byte %lld; give "
+                                          "every rank the same options and files",
+                                          what, rank, (long long)at));
 }
 
 ts_status ts_world_sum(ts_world *world, int64_t mine, int64_t *sum_p)

@@ -56,67 +56,32 @@ static void add_setting(void *context, const char *key, const char *value)
     s->n += (size_t)snprintf(s->text + s->n, sizeof s->text - s->n, "%s = %s\n", key, value);
 }
 
-/* Where the line begins in which `other` first differs from the first rank's settings; -1: nowhere.
- */
-static int64_t first_difference(const settings *first, const settings *other)
-{
-    size_t at = 0;
-    for (size_t i = 0; i < sizeof first->text; i++) {
-        if (first->text[i] != other->text[i]) return (int64_t)at;
-        if (first->text[i] == '\n') at = i + 1;
-    }
-    return -1;
-}
-
 static ts_status check_settings(const ts_trainer *t)
 {
-    ts_world *world = t->world;
-    settings own = {0}, first;
+    settings own = {0};
+    int rank;
+    int64_t at;
     ts_option_set_each(t->options, add_setting, &own);
-    first = own;
-    TS_TRY(world->ops->broadcast(world, &first, sizeof first, 0));
-    int64_t differs = first_difference(&first, &own);
-    int64_t *all = malloc((size_t)world->size * sizeof *all);
-    TS_TRY(ts_world_agree(world, all ? TS_OK
-                                     : TS_ERROR(TS_ENOMEM, "no memory for %d ranks", world->size)));
-    ts_status status = world->ops->all_gather(world, &differs, all, sizeof differs);
-    for (int r = 1; r < world->size && !status; r++)
-        if (all[r] >= 0)
-            status = TS_ERROR(TS_EUSAGE,
-                              "rank %d differs from rank 0, whose options have %.*s: give every "
-                              "rank the same options",
-                              r, (int)strcspn(first.text + all[r], "\n"), first.text + all[r]);
-    free(all);
-    return status;
+    TS_TRY(ts_world_difference(t->world, "options", own.text, strlen(own.text) + 1, &rank, &at));
+    if (rank < 0) return TS_OK;
+    while (at > 0 && own.text[at - 1] != '\n') at--;
+    return ts_world_agree(t->world,
+                          TS_ERROR(TS_EUSAGE,
+                                   "rank %d differs from rank 0, whose options have %.*s: give "
+                                   "every rank the same options",
+                                   rank, (int)strcspn(own.text + at, "\n"), own.text + at));
 }
 
+/* What follows from files, and from options that each rank may have its own of. */
 static ts_status check_fit(ts_trainer *t)
 {
     struct {
         uint64_t signature;
-        int64_t total, batch, share, seed, period, delay, fragments, measured, rebalances, weighted;
+        int64_t total, share;
         ts_echo echo;
-        char compression[128];
-    } shape = {ts_model_signature(t->model),
-               t->total,
-               t->config->batch,
-               t->per_epoch,
-               t->config->seed,
-               t->config->algorithm_config.period,
-               t->config->algorithm_config.delay,
-               t->config->algorithm_config.fragments,
-               t->shares.measured,
-               t->shares.rebalances,
-               t->shares.weighted,
-               ts_input_echo(t),
-               ""};
-    const ts_compression *c = &t->config->compression;
-    snprintf(shape.compression, sizeof shape.compression, "%s %s %s %lld %lld %g %lld", c->name,
-             c->feedback, c->scope, (long long)c->levels, (long long)c->block, c->density,
-             (long long)c->density_warmup);
+    } shape = {ts_model_signature(t->model), t->total, t->per_epoch, ts_input_echo(t)};
     TS_TRY(ts_world_same(t->world,
-                         "the model's layout, the number of steps, batch, share of the data, seed, "
-                         "period, delay, fragments, shares, rebalance, echo or compression",
+                         "the model's layout, the number of steps, share of the data or echo",
                          &shape, sizeof shape));
     return ts_world_same(t->world, "the division by shares", t->shares.batches,
                          (size_t)t->world->size * sizeof *t->shares.batches);
