@@ -116,7 +116,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
     if (!arena.base)
         arena.base =
             mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (arena.base != MAP_FAILED && arena.used + room <= ARENA) {
+    if (arena.base != MAP_FAILED && bytes <= ARENA && arena.used + room <= ARENA) {
         *memory = arena.base + arena.used;
         arena.used += room;
         if (arena.users) mprotect(*memory, room, PROT_READ | PROT_WRITE);

@@ -149,7 +149,8 @@ static ts_status cuda_alloc(ts_device *device, ts_memory kind, size_t bytes, voi
     if (error == cudaSuccess) return TS_OK;
     (void)cudaGetLastError(); /* it would come back from the next launch */
     (void)cudaMemGetInfo(&free_bytes, &total);
-    TS_NEED(error != cudaErrorMemoryAllocation, TS_ENOMEM,
+    /* invalid: a size beyond any address */
+    TS_NEED(error != cudaErrorMemoryAllocation && error != cudaErrorInvalidValue, TS_ENOMEM,
             "%zu bytes of %s memory were asked for, %zu of the GPU's %zu are free; use a smaller "
             "batch or model",
             bytes, kind == TS_MEMORY_PINNED ? "pinned host" : "device", free_bytes, total);
@@ -199,10 +200,18 @@ static void CUDART_CB call_host(void *context)
     if (!call->captured) free(call);
 }
 
+static ts_status check_args(const ts_kernel *kernel, size_t bytes)
+{
+    TS_NEED(bytes <= TS_KERNEL_ARGS_MAX, TS_EDEVICE, "%zu bytes of arguments for kernel %s; %d fit",
+            bytes, kernel->name, TS_KERNEL_ARGS_MAX);
+    return TS_OK;
+}
+
 static ts_status cuda_run_on_host(ts_stream *stream, const ts_kernel *kernel, const void *args,
                                   size_t bytes)
 {
     cuda_stream *s = (cuda_stream *)stream;
+    TS_TRY(check_args(kernel, bytes));
     host_call *call = malloc(sizeof *call);
     TS_NEED(call, TS_ENOMEM, "no memory for a host function");
     call->stream = s;
@@ -361,8 +370,7 @@ static ts_status cuda_launch(ts_stream *stream, const ts_kernel *kernel, const v
                              size_t bytes)
 {
     TS_TRY(check_stream(stream));
-    TS_NEED(bytes <= TS_KERNEL_ARGS_MAX, TS_EDEVICE, "%zu bytes of arguments for kernel %s; %d fit",
-            bytes, kernel->name, TS_KERNEL_ARGS_MAX);
+    TS_TRY(check_args(kernel, bytes));
     if (!kernel->enqueue && is_host_memory(TS_MEMORY_DEVICE))
         return cuda_run_on_host(stream, kernel, args, bytes);
     TS_NEED(kernel->enqueue, TS_EUNSUPPORTED, "kernel %s has no CUDA launcher", kernel->name);
@@ -374,7 +382,8 @@ static ts_status cuda_launch(ts_stream *stream, const ts_kernel *kernel, const v
 static ts_status cuda_capture_begin(ts_stream *stream)
 {
     TS_TRY(check_idle(stream, "a capture"));
-    TS_CUDA_TRY(cudaStreamBeginCapture(ts_cuda_stream(stream), cudaStreamCaptureModeThreadLocal));
+    /* Relaxed: what this thread does meanwhile with other streams and events stays allowed. */
+    TS_CUDA_TRY(cudaStreamBeginCapture(ts_cuda_stream(stream), cudaStreamCaptureModeRelaxed));
     ((cuda_stream *)stream)->capturing = true;
     return TS_OK;
 }
