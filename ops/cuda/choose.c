@@ -1,5 +1,5 @@
-/* choose.c - which of cuDNN's plans is the fastest: timed once, then remembered in a file by GPU,
- * cuDNN version, shape and type, so that the next run starts at once and takes the same plans. The
+/* choose.c - which of cuDNN's plans is the fastest: timed once, then remembered in a file by GPU
+ * (and whether ranks share it), cuDNN version, shape and type, so that the next run starts at once and takes the same plans. The
  * file is $TWINSTREAM_CACHE/cudnn-plans, else $XDG_CACHE_HOME/twinstream/..., else
  * ~/.cache/twinstream/...; a line a choice, the first one counts. */
 #include <fcntl.h>
@@ -83,7 +83,8 @@ static ts_status make_key(const ts_cudnn *cudnn, const ts_op_desc *d, ts_op_pass
     TS_CUDA_TRY(cudaGetDevice(&ordinal));
     TS_CUDA_TRY(cudaGetDeviceProperties(&gpu, ordinal));
     ts_op_describe(d, text, sizeof text);
-    snprintf(key, KEY, "%s, cuDNN %zu, %s%s, %s", gpu.name, ts_cudnn_version(cudnn), text,
+    snprintf(key, KEY, "%s%s, cuDNN %zu, %s%s, %s", gpu.name,
+             ts_device_may_be_shared() ? " shared" : "", ts_cudnn_version(cudnn), text,
              d->tf32 ? " tf32" : "", passes[pass]);
     return TS_OK;
 }

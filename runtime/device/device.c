@@ -4,6 +4,7 @@
 #include "runtime/device/device.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/log.h"
@@ -46,6 +47,12 @@ ts_status ts_device_open(const char *name, int ordinal, ts_device **device_p)
         return TS_ERROR(TS_EUSAGE, "no device is called '%s'; did you mean '%s'? (known: %s)", name,
                         near, words);
     return TS_ERROR(TS_EUSAGE, "no device is called '%s' (known: %s)", name, words);
+}
+
+bool ts_device_may_be_shared(void)
+{
+    const char *shared = getenv("TWINSTREAM_SHARE_GPU");
+    return shared && *shared == '1';
 }
 
 void ts_device_close(ts_device *device)

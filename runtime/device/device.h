@@ -128,6 +128,8 @@ void ts_device_cuda_version(char *text, size_t bytes);
 extern const ts_device_ops *const ts_devices[];
 /* "auto" takes the first that opens. TS_EUSAGE when the name is unknown. */
 ts_status ts_device_open(const char *name, int ordinal, ts_device **device_p);
+/* TWINSTREAM_SHARE_GPU=1: ranks may have one GPU together. */
+bool ts_device_may_be_shared(void);
 void ts_device_close(ts_device *device);
 
 static inline void ts_device_describe(ts_device *device, char *text, size_t bytes)

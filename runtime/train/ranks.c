@@ -103,8 +103,7 @@ static ts_status gather_identities(ts_trainer *t)
 static ts_status check_devices(const ts_trainer *t)
 {
     const ts_world *world = t->world;
-    const char *shared = getenv("TWINSTREAM_SHARE_GPU");
-    if (shared && *shared == '1') return TS_OK;
+    if (ts_device_may_be_shared()) return TS_OK;
     for (int r = 0; r < world->size && t->identities; r++)
         for (int s = 0; s < r; s++)
             TS_NEED(strcmp(t->identities[r], t->identities[s]), TS_EUSAGE,

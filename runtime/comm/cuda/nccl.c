@@ -308,14 +308,13 @@ static void nccl_abort(ts_communicator *communicator)
 /* What is asked of NCCL by its variables, unless the user has set them. */
 static void set_variables(const ts_world *world)
 {
-    const char *shared = getenv("TWINSTREAM_SHARE_GPU");
     char own_host[TS_HOST_NAME_MAX + 16];
     setenv("NCCL_ALGO", "Ring", 0);
     setenv("NCCL_PROTO", "Simple", 0);
     setenv("NCCL_GRAPH_REGISTER", "0", 0);
     if (!strcasestr(getenv("NCCL_ALGO"), "ring"))
         ts_warn("NCCL_ALGO=%s: all-reduce will not be a ring", getenv("NCCL_ALGO"));
-    if (!shared || *shared != '1') return;
+    if (!ts_device_may_be_shared()) return;
     /* Before 2.30 NCCL refuses two ranks of one host on one GPU; as ranks of two hosts they may,
      * and talk by sockets. */
     int version = 0;
