@@ -8,6 +8,7 @@ import json, os, re, subprocess, sys
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 TOOL = os.path.join(TOP, "tests", "netlab")
+EPOCH = 64  # steps, of the lab's synthetic pictures
 # Multiply-adds of a picture's forward pass and parameters, from `twinstream train`'s run.json.
 MODELS = {"resnet18": (555422720, 11173962), "vgg16": (313201664, 14724042)}
 
@@ -39,7 +40,7 @@ class Lab:
     def train(self, run, ranks, pace_s, batch, settle, steps, *options):
         """Steps of paced workers on synthetic pictures, `settle` more before them left out; returns run.json."""
         options = ["--batch", str(batch), "--pace", f"{pace_s:.6g}", "--data",
-                   f"synthetic:train={batch * ranks * 64},test={ranks}", "--settle", str(settle), "--steps",
+                   f"synthetic:train={batch * ranks * EPOCH},test={ranks}", "--settle", str(settle), "--steps",
                    str(settle + steps), *options]
         if not finished(run):
             self.mpirun(ranks, "twinstream", "train", "--log-every", "1", "--evaluate-every", "0", "--export", "no",

@@ -173,7 +173,7 @@ expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd 
 sent judged $all.0 # evaluations are no step's
 number=0
 for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes' \
-    'ssgd --compress terngrad --overlap no --scope global' 'ssgd --compress dgc --density 0.05 --density-warmup 1' \
+    'ssgd --compress terngrad --overlap no --scope global' 'ssgd --compress dgc --density 0.05 --density-warmup 0.5' \
     'cocod --period 3 --compress topk --density 0.1' 'local --period 2 --compress randomk --density 0.1' \
     'dasgd --period 2 --post-local 0.5 --compress topk --density 0.1' 'pipe --compress qsgd' \
     'dasgd --period 2 --delay 3 --merge corrected --mix 0.6 --compress topk --density 0.1' \
@@ -186,6 +186,7 @@ sent small3 $((all / 16 + 16)).0 # 2 bits an element, and a norm
 if grep -q '"kind":"window".*"sent_bytes":'$((all / 2)) small1/metrics.jsonl; then passed=$((passed + 1)); else
     failed=$((failed + 1)); echo "FAILED: no sent_bytes in metrics.jsonl"; fi
 expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --compress dgc --run alone-dgc
+expect 0 'lower --density-warmup' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm ssgd --compress dgc --run warm-dgc
 same "DGC on one rank is not SGD" alone-dgc/model.safetensors alone-ssgd/model.safetensors
 expect 64 'did you mean "topk"' "$program" train $quick --compress top
 expect 64 'multiple of 64' "$program" train $quick --compress qsgd --block 100

@@ -72,7 +72,7 @@ static const compressed list[] = {
     {{SSGD, 0.9, 1e-2, 0, false, false}, {.name = "dgc", .density = 0.1}, false},
     {{BLOCKING, 0.9, 1e-2, 0, true, false}, {.name = "dgc", .density = 0.05, GLOBAL}, true},
     {{SSGD, 0.9, 0, 0, false, false},
-     {.name = "dgc", .density = 0.05, .density_warmup = 2, .epoch = 4},
+     {.name = "dgc", .density = 0.05, .density_warmup = 0.75, .epoch = 10},
      true},
     {{"pipe", {.synchronous_steps = 2}, 0.9, 0, 0, false, false}, {QSGD(7)}, false},
     {{"od", {.local_rate = 1}, 0.9, 1e-2, 0, true, false}, {.name = "topk", .density = 0.2}, false},
@@ -266,8 +266,9 @@ static double density_now(const channel *l)
 {
     const ts_compression *c = &l->c->c;
     if (!is(l, "dgc") || !c->epoch) return c->density;
-    double stage = (double)(l->calls / (uint64_t)l->messages / (uint64_t)c->epoch);
-    return pow(c->density, fmin(1, (stage + 1) / (double)(c->density_warmup + 1)));
+    double step = (double)(l->calls / (uint64_t)l->messages), fifths;
+    modf(5 * step / round(c->density_warmup * (double)c->epoch), &fifths);
+    return pow(c->density, fmin(1, (fifths + 1) / 6));
 }
 
 /* bf16 sums go around the ring, each sum rounded: segments of 16, 32, ... elements begin with the

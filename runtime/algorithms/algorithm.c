@@ -70,6 +70,19 @@ const ts_algorithm_ops *ts_algorithm_find(const char *name)
     return NULL;
 }
 
+/* A run may end before the density has come down to what was asked for. */
+static ts_status check_density(const ts_compression *c, const ts_worker *worker, int64_t steps)
+{
+    const ts_compressor_ops *ops;
+    TS_TRY(ts_compressor_find(c, &ops));
+    if (ops && ops->corrects_momentum && worker->size > 1 && !worker->rank &&
+        c->density_warmup * (double)c->epoch >= (double)steps)
+        ts_warn("the density comes down to %g in %g epochs, and this run has no more: lower "
+                "--density-warmup",
+                c->density, c->density_warmup);
+    return TS_OK;
+}
+
 ts_status ts_algorithm_open(const char *name, const ts_worker *worker, const ts_algorithm_config *c,
                             int64_t steps, ts_algorithm **algorithm_p)
 {
@@ -87,6 +100,7 @@ ts_status ts_algorithm_open(const char *name, const ts_worker *worker, const ts_
         ts_warn("all %lld local steps of this run are synchronous, as S-SGD's: lower "
                 "--synchronous-steps",
                 (long long)steps);
+    TS_TRY(check_density(&worker->compression, worker, steps));
     return first && ops->periodic ? ts_post_local_open(worker, c, ops, first, algorithm_p)
                                   : ops->open(worker, c, algorithm_p);
 }

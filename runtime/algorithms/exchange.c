@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WEIGHT_BYTES = 16 /* behind an encoding, where ranks have weights */ };
+enum {
+    WEIGHT_BYTES = 16, /* behind an encoding, where ranks have weights */
+    WARM_STAGES = 5,   /* of the density, before its own */
+};
 
 struct ts_exchange {
     ts_worker worker;
@@ -14,7 +17,8 @@ struct ts_exchange {
     const ts_slice *slices;
     int n_slices, n_stages;
     bool feedback, bf16, scatters;
-    ts_compressor **compressors; /* [n_slices][n_stages], the stages of the density's warm-up */
+    ts_compressor **compressors; /* [n_slices][n_stages], a stage for each density */
+    int64_t warmup;              /* steps until the density is its own; 0: it is from the start */
     bool models;
     ts_exchange_models merge;            /* of models; of gradients it keeps nothing */
     float *residual, *velocity, *anchor; /* flat vectors, or NULL; anchor is z */
@@ -49,8 +53,8 @@ static int cut(const ts_exchange *x, ts_slice s, bool apart, ts_stretch *pieces,
     return n;
 }
 
-/* DGC: from many elements to few, the same factor each epoch (the authors' code: density 0.001 in 5
- * epochs comes down by .316, .1, .0316, .01, .00316). */
+/* DGC: from many elements to few, by the same factor at each stage. In the authors' code each of
+ * the five is an epoch: on the way to 0.001 they are .316, .1, .0316, .01, .00316. */
 static double density_of(const ts_compression *c, int stage, int n_stages)
 {
     return pow(c->density, (double)(stage + 1) / n_stages);
@@ -152,7 +156,8 @@ static ts_status open_compression(ts_exchange *x)
     x->bf16 =
         x->ops->reduces == TS_REDUCES_BF16 && !w->weight && w->communicator->ops->all_reduce_bf16;
     x->scatters = format.scatters;
-    x->n_stages = x->ops->corrects_momentum && c->epoch ? 1 + (int)c->density_warmup : 1;
+    if (x->ops->corrects_momentum) x->warmup = llround(c->density_warmup * (double)c->epoch);
+    x->n_stages = x->warmup ? WARM_STAGES + 1 : 1;
     x->compressors = calloc((size_t)(x->n_slices * x->n_stages), sizeof(ts_compressor *));
     TS_NEED(x->compressors, TS_ENOMEM, "no memory for %d compressors", x->n_slices * x->n_stages);
     TS_TRY(open_compressors(x, apart, &bytes));
@@ -242,10 +247,8 @@ static void place(const ts_exchange *x, ts_coding *c, size_t bytes)
 
 static int stage_of(const ts_exchange *x)
 {
-    int64_t epoch = x->worker.compression.epoch;
-    if (x->n_stages == 1) return 0;
-    int64_t stage = x->calls / x->n_slices / epoch;
-    return stage < x->n_stages ? (int)stage : x->n_stages - 1;
+    int64_t step = x->calls / x->n_slices;
+    return step < x->warmup ? (int)(step * WARM_STAGES / x->warmup) : x->n_stages - 1;
 }
 
 static float *at(float *vector, size_t begin)

@@ -37,8 +37,8 @@ const ts_option ts_compression_options[] = {
      "elements that share a norm, a multiple of 64", "qsgd"},
     {"density", TS_OPTION_REAL, AT(density), "0.01", NULL, 1e-6, 1,
      "share of the elements that travels", "topk|randomk|dgc"},
-    {"density-warmup", TS_OPTION_INT, AT(density_warmup), "5", NULL, 0, 1000,
-     "epochs in which the density comes down to its value", "dgc"},
+    {"density-warmup", TS_OPTION_REAL, AT(density_warmup), "5", NULL, 0, 1000,
+     "epochs in which the density comes down to its value, in five stages; may be 0.5", "dgc"},
     {"error-feedback", TS_OPTION_CHOICE, AT(feedback), "auto", "auto|yes|no", 0, 0,
      "add what an encoding left out to the next one; auto: unless the compressor is unbiased, or "
      "an average with momentum is merged into a model of which a part is kept (overlap-local, "

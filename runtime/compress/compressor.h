@@ -24,7 +24,7 @@ typedef struct ts_compression {
     const char *feedback, *scope;
     int64_t levels, block;
     double density;
-    int64_t density_warmup; /* epochs */
+    double density_warmup; /* epochs */
     /* Not options. */
     uint64_t seed;
     int64_t epoch; /* local steps in one, for the warm-up of the density; 0: no warm-up */
