@@ -11,6 +11,11 @@ static int fail(ts_builder *b, ts_status status)
     return -1;
 }
 
+static bool has_weights(const ts_op_desc *desc)
+{
+    return desc->kind == TS_OP_CONV || desc->kind == TS_OP_BATCH_NORM || desc->kind == TS_OP_LINEAR;
+}
+
 static int add_node(ts_builder *b, int from, const char *name, const ts_op_desc *desc)
 {
     if (b->status) return -1;
@@ -22,6 +27,15 @@ static int add_node(ts_builder *b, int from, const char *name, const ts_op_desc 
                                 "pixels, too small for this network?",
                                 b->n, name, desc->out.c, desc->out.h, desc->out.w, b->input.h,
                                 b->input.w));
+    if (from >= 0 && has_weights(desc)) {
+        if (!*name)
+            return fail(b, TS_ERROR(TS_EUSAGE, "node %d has parameters and no name", b->n));
+        for (int i = 0; i < b->n; i++)
+            if (!strcmp(b->nodes[i].name, name))
+                return fail(b, TS_ERROR(TS_EUSAGE,
+                                        "nodes %d and %d are both called %s: name parameters apart",
+                                        i, b->n, name));
+    }
     ts_node *node = &b->nodes[b->n];
     if (strlen(name) >= sizeof node->name)
         return fail(b, TS_ERROR(TS_EUSAGE, "a node's name has at most %zu characters, not as %s",
@@ -54,10 +68,15 @@ int ts_build_input(ts_builder *b)
 }
 
 /* Where a window of `kernel` fits; 0: nowhere, which add_node refuses. */
-static int windows(int pixels, int kernel, int stride, int padding)
+static int windows(ts_builder *b, int pixels, int kernel, int stride, int padding)
 {
     int room = pixels + 2 * padding - kernel;
-    return room < 0 ? 0 : room / stride + 1;
+    if (kernel > 0 && stride > 0 && padding >= 0) return room < 0 ? 0 : room / stride + 1;
+    fail(b, TS_ERROR(TS_EUSAGE,
+                     "node %d has windows of %d pixels, %d apart, with a padding of %d: kernel and "
+                     "stride are 1 or more, padding 0 or more",
+                     b->n, kernel, stride, padding));
+    return 0;
 }
 
 int ts_build_conv(ts_builder *b, int from, const char *name, int channels, int kernel, int stride,
@@ -66,8 +85,8 @@ int ts_build_conv(ts_builder *b, int from, const char *name, int channels, int k
     ts_shape in = source(b, from);
     ts_op_desc desc = {.kind = TS_OP_CONV,
                        .in = in,
-                       .out = {1, channels, windows(in.h, kernel, stride, padding),
-                               windows(in.w, kernel, stride, padding)},
+                       .out = {1, channels, windows(b, in.h, kernel, stride, padding),
+                               windows(b, in.w, kernel, stride, padding)},
                        .kernel = kernel,
                        .stride = stride,
                        .padding = padding};
@@ -104,8 +123,8 @@ static int pool(ts_builder *b, ts_op_kind kind, int from, int kernel, int stride
                        .stride = stride,
                        .padding = padding};
     if (kernel) {
-        desc.out.h = windows(in.h, kernel, stride, padding);
-        desc.out.w = windows(in.w, kernel, stride, padding);
+        desc.out.h = windows(b, in.h, kernel, stride, padding);
+        desc.out.w = windows(b, in.w, kernel, stride, padding);
     }
     return add_node(b, from, "", &desc);
 }

@@ -24,6 +24,8 @@ const ts_network *const *ts_networks(void);
 const ts_network *ts_network_find(const char *name);
 /* Make a network of one's own known by its name; borrowed. TS_EUSAGE when the name is taken. */
 ts_status ts_network_add(const ts_network *network);
+/* Those that were added are known no more. */
+void ts_networks_forget(void);
 
 /* ---- the model ---- */
 typedef struct ts_slice {

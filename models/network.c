@@ -21,6 +21,11 @@ const ts_network *ts_network_find(const char *name)
     return NULL;
 }
 
+void ts_networks_forget(void)
+{
+    memset(networks + OWN, 0, sizeof *networks * OWN_MAX);
+}
+
 ts_status ts_network_add(const ts_network *network)
 {
     TS_NEED(!ts_network_find(network->name), TS_EUSAGE, "there is a network \"%s\" already",

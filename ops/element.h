@@ -17,6 +17,18 @@ TS_HD size_t ts_layout_at(ts_layout layout, ts_shape s, int n, int c, int h, int
     return (at * columns + (size_t)w) * (size_t)block + (size_t)(c % block);
 }
 
+/* NaN stays NaN, so that a model that has diverged shows it in its loss. */
+TS_HD float ts_relu(float v)
+{
+    return v <= 0 ? 0 : v;
+}
+
+/* Does max pooling take v instead of the largest so far? NaN is larger than every number. */
+TS_HD int ts_is_larger(float v, float most)
+{
+    return v > most || v != v;
+}
+
 /* Is element `i` of dropout node `node` kept in local step `step`? */
 TS_HD int ts_dropout_keeps(uint64_t seed, int64_t step, int node, uint64_t i, float probability)
 {

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "ops/op.h"
+#include "ops/element.h"
 
 /* Where the ReLU let its input pass: everywhere (there is none), where y > 0, where gain x + bias
  * > 0 (y needs not be read). */
@@ -75,7 +75,7 @@ TS_HD ts_norm_gradient ts_norm_backward_channel(double sum, double dot, double c
 TS_HD float ts_norm_apply(float x, float gain, float bias, float residual, int relu)
 {
     float y = fmaf(x, gain, bias) + residual;
-    return relu && !(y > 0) ? 0 : y;
+    return relu ? ts_relu(y) : y;
 }
 
 /* The gradient g behind the ReLU. */

@@ -101,7 +101,7 @@ typedef struct ts_result {
     double images_per_second; /* all ranks */
     double test_accuracy;     /* of the consensus model, share of 1; NaN: not evaluated */
     double test_loss;
-    double train_loss; /* mean of the last epoch's windows, rank 0 */
+    double train_loss; /* rank 0's mean between the last two evaluations; NaN: not evaluated */
     double hidden;     /* share of communication time that compute did not wait for */
     double contention; /* compute's slow-down while comm runs beside it; NaN: unknown */
     char run[512];     /* the run's folder; "" for evaluation */

@@ -444,6 +444,65 @@ static void test_backends(void **state)
     assert_true(compared[0] > 40 && compared[1] > 30);
 }
 
+/* ---- a number that is none ---- */
+
+/* A NaN at x[at] makes NaN at least what it makes of the reference: a diverged model shows in its
+ * loss. Returns how many results were NaN. */
+static int check_nan(const ts_op_ops *backend, const ts_op_desc *d, size_t at)
+{
+    bench mine, theirs, *both[] = {&mine, &theirs};
+    int found = 0;
+    prepare(&mine, d, backend);
+    prepare(&theirs, d, &ts_op_reference);
+    for (int i = 0; i < 2; i++) {
+        bench *b = both[i];
+        b->x[at] = NAN;
+        put((void *)(uintptr_t)b->a.x, b->x, d->in, d->in_layout, d->type);
+        run_passes(b);
+        b->y = take(b->a.y, d->out, d->layout,
+                    d->kind == TS_OP_CROSS_ENTROPY ? TS_F32 : b->y_type);
+    }
+    name_subject(mine.op);
+    for (size_t i = 0; i < ts_shape_count(d->out); i++) {
+        if (!isnan(theirs.y[i])) continue;
+        found++;
+        if (!isnan(mine.y[i]))
+            fail_msg("%s: x[%zu] is NaN and y[%zu] %g", subject, at, i, (double)mine.y[i]);
+    }
+    if (isnan(theirs.control->loss_sum)) {
+        found++;
+        if (!isnan(mine.control->loss_sum))
+            fail_msg("%s: x[%zu] is NaN and the loss %g", subject, at, mine.control->loss_sum);
+    }
+    finish(&mine);
+    finish(&theirs);
+    return found;
+}
+
+static void test_nan_stays(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CASES; i++)
+        for (int type = 0; type < 2; type++)
+            for (int training = 0; training < 2; training++) {
+                ts_op_desc d = case_of(i, type ? TS_BF16 : TS_F32);
+                if (d.in.h > 32 || d.in.c > 128) continue; /* adds time, nothing else */
+                if (d.kind == TS_OP_CROSS_ENTROPY && type) continue;
+                d.type = type ? TS_BF16 : TS_F32;
+                d.out_type = d.kind == TS_OP_LINEAR && !d.relu ? TS_F32 : d.type;
+                d.training = d.needs_dx = training;
+                size_t n = ts_shape_count(d.in), at[] = {0, n / 2, n / 3, n - 1}, found = 0;
+                size_t places = d.kind == TS_OP_DROPOUT ? 4 : 2; /* some are dropped */
+                for (int b = 0; ts_op_backends[b]; b++) {
+                    const ts_op_ops *backend = ts_op_backends[b];
+                    if (backend == &ts_op_reference || !backend->serves(device, &d, NULL)) continue;
+                    for (size_t p = 0; p < places; p++)
+                        found += (size_t)check_nan(backend, &d, at[p]);
+                    if (!found) fail_msg("%s: no NaN comes of one in x", subject);
+                }
+            }
+}
+
 /* A batch of more pictures than a backend may take at once gives what its pictures give one by one,
  * and the sum of their weight gradients. (For the reference it would be too much.) */
 static void check_pictures(const ts_op_ops *backend, const ts_op_desc *desc)
@@ -620,6 +679,7 @@ int main(void)
         cmocka_unit_test(test_reference_gradients),
         cmocka_unit_test(test_pack_is_exact),
         cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_nan_stays),
         cmocka_unit_test(test_batch_is_its_pictures),
     };
     if (ts_device_open(test_device(), 0, &device) || ts_device_open("host", 0, &host) ||

@@ -153,8 +153,18 @@ if cmp -s other1/model.safetensors other2/model.safetensors; then
     fail "OD-SGD takes no local steps"; else pass; fi
 expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole
 expect 65 'holds algorithm.begun|would not take up' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 2 --run r6 --resume other4
-expect 64 'is there already, of a later step|--run' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm pipe --synchronous-steps 4 --run other1
+cp other1/config kept
+expect 64 'is there already, of a later step|--run' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm pipe --synchronous-steps 4 --momentum 0.5 --run other1
+expect 65 'options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm local --run other1 --resume other1
+same "a refused run has left its options in a run's folder" kept other1/config
 expect 64 'rank 1 differs|learning-rate = 0.05' "$mpirun" 1 "$program" train $quick --run r5 : -np 1 "$program" train $quick --learning-rate 0.06 --run r5
+expect 64 'rank 1 differs|timeline = yes' "$mpirun" 1 "$program" train $quick --timeline --run r5 : -np 1 "$program" train $quick --run r5
+expect 64 'rank 1 differs|weights = (given)' "$mpirun" 1 "$program" train $quick --weights whole/model.safetensors --run r5 : -np 1 "$program" train $quick --run r5
+expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 7 --settle 5 --log-every 4 --timeline --run timed
+[ "$(grep -c '"name":"step"\|"name": "step"' timed/timeline.json)" = 14 ] && pass || fail "the timeline is not of both ranks' steps"
+[ "$(grep -c '"kind":"window"' timed/metrics.jsonl)" = 3 ] && pass || fail "no window ends where --settle does"
+grep -q '"step": 0,' timed/run.json && fail "--settle 5 of 7 steps leaves none" || pass
+expect 64 'at most' "$program" train $quick --steps 1 --run "$(printf '%0500d' 0)"
 expect 0 'S-SGD for 6 local steps, then every k steps' "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r5
 expect 0 'done' "$program" train $quick --steps 12 --algorithm od --synchronous-steps 2 --run alone-od
 expect 0 'done' "$program" train $quick --steps 12 --algorithm ssgd --run alone-ssgd

@@ -553,6 +553,30 @@ static ts_status build_wordy(ts_builder *b, ts_shape input, int classes)
     return TS_OK;
 }
 
+static ts_status build_twice(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    int x = ts_build_conv(b, ts_build_input(b), "a", 8, 3, 1, 1);
+    x = ts_build_batch_norm(b, x, "a", -1, true);
+    ts_build_linear(b, x, "b", classes, false);
+    return TS_OK;
+}
+
+static ts_status build_nameless(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    ts_build_linear(b, ts_build_input(b), "", classes, false);
+    return TS_OK;
+}
+
+static ts_status build_strideless(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    int x = ts_build_conv(b, ts_build_input(b), "a", 8, 3, 0, 1);
+    ts_build_linear(b, x, "b", classes, false);
+    return TS_OK;
+}
+
 static void refused(const ts_network *network, int side, const char *part)
 {
     ts_model *m;
@@ -567,15 +591,24 @@ static void test_bad_networks(void **state)
     static const ts_network thrice = {"thrice", build_thrice, ""};
     static const ts_network endless = {"endless", build_endless, ""};
     static const ts_network wordy = {"wordy", build_wordy, ""};
+    static const ts_network twice = {"twice", build_twice, ""};
+    static const ts_network nameless = {"nameless", build_nameless, ""};
+    static const ts_network strideless = {"strideless", build_strideless, ""};
     static const ts_network taken = {"tiny", build_endless, ""};
     (void)state;
     refused(&thrice, 8, "is read 3 times");
     refused(&endless, 8, "must end in a linear layer");
     refused(&wordy, 8, "at most 47 characters");
+    refused(&twice, 8, "nodes 1 and 2 are both called a");
+    refused(&nameless, 8, "node 1 has parameters and no name");
+    refused(&strideless, 8, "windows of 3 pixels, 0 apart");
     refused(&ts_network_vgg16, 100, "100x100");
     assert_int_equal(ts_network_add(&taken), TS_EUSAGE);
     OK(ts_network_add(&endless));
     assert_ptr_equal(ts_network_find("endless"), &endless);
+    ts_networks_forget();
+    assert_null(ts_network_find("endless"));
+    assert_non_null(ts_network_find("tiny"));
     assert_null(ts_network_find("none"));
 }
 

@@ -50,7 +50,7 @@ __global__ static void __launch_bounds__(THREADS)
     for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < n;
          i += (size_t)gridDim.x * THREADS) {
         float v = product[i] + bias[i % (size_t)out];
-        ts_store(y, i, relu && !(v > 0) ? 0 : v, bf16);
+        ts_store(y, i, relu ? ts_relu(v) : v, bf16);
     }
 }
 

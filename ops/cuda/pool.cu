@@ -64,7 +64,7 @@ __global__ static void __launch_bounds__(THREADS) forward(const __grid_constant_
             for (int w = columns.from; w < columns.to; w++) {
                 float v = ts_load(k.x, at(k.in, p.n, h, w, p.c), k.bf16);
                 sum += v;
-                if (v > most) {
+                if (ts_is_larger(v, most)) {
                     most = v;
                     best = h * d.in.w + w;
                 }

@@ -52,7 +52,10 @@ static size_t padded_channels(const view *v)
 static void norm_size(ts_op *op)
 {
     view v = view_of(&op->desc);
-    if (!op->desc.training) return;
+    if (!op->desc.training) { /* scale and shift */
+        op->scratch_bytes = 2 * padded_channels(&v) * sizeof(float);
+        return;
+    }
     op->saved_bytes = 2 * ((size_t)v.channels + padded_channels(&v)) * sizeof(float);
     /* the sums, and behind them three factors of each channel */
     op->scratch_bytes =
@@ -345,11 +348,8 @@ static float *factors_of(const ts_op_run *r, const view *v)
 
 static ts_status norm_inference(const ts_op_run *r, const view *v)
 {
-    enum { CHANNELS_MAX = 4096 };
     const ts_op_desc *d = &r->op->desc;
-    float scale[CHANNELS_MAX], shift[CHANNELS_MAX];
-    TS_NEED(padded_channels(v) <= CHANNELS_MAX, TS_EUNSUPPORTED,
-            "batch norm of %d channels; at most %d", v->channels, CHANNELS_MAX);
+    float *scale = r->args.scratch, *shift = scale + padded_channels(v);
     for (size_t c = 0; c < padded_channels(v); c++) {
         scale[c] = shift[c] = 0;
         if (c >= (size_t)v->channels) continue;

@@ -2,6 +2,23 @@
  * gradients in one pass) and what is too small to plan (pooling, linear, loss, dropout). */
 #include "ops/host/host_op.h"
 
+#include <omp.h>
+#include <pthread.h>
+
+static int threads;
+
+static void count_threads(void)
+{
+    threads = omp_get_max_threads();
+}
+
+int ts_host_threads(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, count_threads);
+    return threads;
+}
+
 void ts_host_widen(float *to, const uint16_t *from, size_t n)
 {
 #pragma omp parallel for simd schedule(static)

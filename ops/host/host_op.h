@@ -33,6 +33,10 @@ static inline void ts_host_store(void *to, size_t i, float x, bool bf16)
 void ts_host_widen(float *to, const uint16_t *from, size_t n);
 void ts_host_narrow(uint16_t *to, const float *from, size_t n);
 
+/* Threads of every loop that has scratch for each: the same number whichever thread plans and
+ * whichever runs. */
+int ts_host_threads(void);
+
 #define TS_INLINE static inline __attribute__((always_inline))
 
 #endif

@@ -2,6 +2,7 @@
  * widened first; the product is fp32 either way. */
 #include <dnnl.h>
 
+#include "ops/element.h"
 #include "ops/host/dnnl.h"
 #include "ops/host/host_op.h"
 
@@ -49,7 +50,7 @@ static ts_status linear_forward(const ts_op_run *r)
         for (dnnl_dim_t o = 0; o < s.out; o++) {
             size_t i = (size_t)(n * s.out + o);
             float v = y[i] + r->args.bias[o];
-            ts_host_store(r->args.y, i, d->relu && !(v > 0) ? 0 : v, bf16);
+            ts_host_store(r->args.y, i, d->relu ? ts_relu(v) : v, bf16);
         }
     return TS_OK;
 }

@@ -63,7 +63,7 @@ TS_INLINE void forward_channels(const ts_op_run *r, const map *x, const map *y, 
                 size_t at = from + (size_t)i * x->row + (size_t)j * x->column;
                 float v = ts_host_load(r->args.x, at, bf16);
                 sum += v;
-                if (v > most) {
+                if (ts_is_larger(v, most)) {
                     most = v;
                     best = i * d->in.w + j;
                 }

@@ -10,6 +10,8 @@
 
 #include <omp.h>
 
+#include "ops/host/host_op.h"
+
 enum { B = 16, IN_TILE = 8, IN_BLOCKS = 4, CHUNK_BYTES = 256 * 1024, PIXEL_BYTES = B * 4 };
 
 /* A chunk: `pairs` of pictures from `pair`, outputs' rows [first, last), inputs' rows [top, ..). */
@@ -59,7 +61,7 @@ static size_t chunk_bytes(const ts_op_desc *d)
 
 size_t ts_weight_gradient_scratch(const ts_op_desc *desc)
 {
-    return (size_t)omp_get_max_threads() * chunk_bytes(desc);
+    return (size_t)ts_host_threads() * chunk_bytes(desc);
 }
 
 #if defined(__x86_64__)
@@ -202,13 +204,13 @@ static void run_task(const ts_op_desc *d, const task *t)
 void ts_weight_gradient_run(const ts_op_desc *d, const uint16_t *x, const uint16_t *dy, float *dw,
                             void *scratch)
 {
-    int ins = d->in.c / B, outs = d->out.c / B, threads = omp_get_max_threads();
+    int ins = d->in.c / B, outs = d->out.c / B, threads = ts_host_threads();
     size_t block = (size_t)(d->kernel * d->kernel) * B * B, bytes = chunk_bytes(d);
     /* large tasks make fewer pairs; with few blocks for many threads a row of taps is a task */
     int blocks = ins < IN_BLOCKS ? ins : IN_BLOCKS;
     while (blocks > 1 && outs / 2 * (ins / blocks) < threads) blocks /= 2;
     int rows = outs / 2 * ins < threads ? 1 : d->kernel;
-#pragma omp parallel for collapse(3) schedule(static)
+#pragma omp parallel for collapse(3) schedule(static) num_threads(ts_host_threads())
     for (int o = 0; o < outs; o += 2)
         for (int i = 0; i < ins; i += blocks)
             for (int r = 0; r < d->kernel; r += rows) {

@@ -25,7 +25,7 @@ static size_t few_scratch_bytes(const ts_op_desc *d, ts_conv_pass pass)
 {
     bool gradient = pass == TS_CONV_WEIGHTS;
     plan p = plan_of(d, pass);
-    size_t floats = (size_t)omp_get_max_threads() * few_thread_floats(&p, gradient);
+    size_t floats = (size_t)ts_host_threads() * few_thread_floats(&p, gradient);
     if (gradient)
         floats += (size_t)groups_of(&p) * TAPS * (size_t)p.ins * (size_t)p.outs;
     else
@@ -74,7 +74,7 @@ static void few_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, c
     plan p = plan_of(d, pass);
     int step = chunk_strips(&p);
     float *u = scratch, *threads = u + POINTS * point(p.ins, p.outs);
-#pragma omp parallel
+#pragma omp parallel num_threads(ts_host_threads())
     {
         float *mine = threads + (size_t)omp_get_thread_num() * few_thread_floats(&p, false);
 #pragma omp for collapse(2) schedule(static)
@@ -127,7 +127,7 @@ static void few_gradient(const ts_op_desc *d, const float *x, const float *dy, f
     int groups = groups_of(&p);
     size_t weights = (size_t)TAPS * (size_t)p.ins * (size_t)p.outs;
     float *parts = scratch, *threads = parts + (size_t)groups * weights;
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(ts_host_threads())
     for (int group = 0; group < groups; group++)
         for (int out = 0; out < p.outs; out += p.together) {
             float *mine = threads + (size_t)omp_get_thread_num() * few_thread_floats(&p, true);

@@ -44,7 +44,7 @@ static size_t wide_scratch_bytes(const ts_op_desc *d, ts_conv_pass pass)
 {
     plan p = plan_of(d, pass);
     size_t floats = (size_t)(p.ins / PART) * part_floats(&p) +
-                    (size_t)omp_get_max_threads() * wide_thread_floats(&p, pass == TS_CONV_WEIGHTS);
+                    (size_t)ts_host_threads() * wide_thread_floats(&p, pass == TS_CONV_WEIGHTS);
     return floats * sizeof(float);
 }
 
@@ -145,7 +145,7 @@ static void wide_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, 
     plan p = plan_of(d, pass);
     int step = held_strips(&p);
     float *v = scratch, *threads = v + part_floats(&p) * (size_t)(p.ins / PART);
-#pragma omp parallel
+#pragma omp parallel num_threads(ts_host_threads())
     {
         float *mine = threads + (size_t)omp_get_thread_num() * wide_thread_floats(&p, gradient);
         for (int first = 0; first < p.strips; first += step) {

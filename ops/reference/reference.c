@@ -2,7 +2,7 @@
  *
  * The oracle of the tests, and what runs where nothing faster serves. Any layout, fp32 or bf16
  * activations; weights in PyTorch's order, rounded to bf16 first when activations are bf16,
- * because that is what every fast backend does. */
+ * as convolutions on every fast backend are. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,7 +289,7 @@ static ts_status pool_forward(const ts_op_desc *d, const ts_op_args *a)
             for (int j = w0; j < w1; j++) {
                 double v = get(&x, n, c, i, j);
                 sum += v;
-                if (v > most || best < 0) {
+                if (v > most || isnan(v) || best < 0) {
                     most = v;
                     best = i * d->in.w + j;
                 }

@@ -81,6 +81,7 @@ struct ts_metrics {
 
     interval recent[RECENT], comm[COLLECTIVES]; /* the latest steps and collectives */
     int64_t n_recent, n_comm, n_told;           /* told: collectives that a window holds */
+    double train_loss;                          /* at the last evaluation */
     int64_t started;                            /* wall clock, ns */
 };
 
@@ -88,7 +89,7 @@ struct ts_metrics {
 static bool is_before(const void *context, const json_t *line)
 {
     const int64_t *step = context;
-    return json_integer_value(json_object_get(line, "step")) <= *step;
+    return *step && json_integer_value(json_object_get(line, "step")) <= *step;
 }
 
 ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
@@ -99,6 +100,7 @@ ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
     m->t = t;
     m->first = m->seen = t->step;
     m->own.lazy = TS_LAZY_STEPS;
+    m->train_loss = NAN;
     m->started = ts_clock_wall_ns();
     for (int i = 0; i < PENDING; i++) {
         TS_TRY_TO(status, fail,
@@ -334,7 +336,8 @@ static ts_status close_window(ts_metrics *m)
 
 ts_status ts_metrics_step(ts_metrics *m)
 {
-    if (m->t->step % m->t->config->log_every == 0) TS_TRY(close_window(m));
+    const ts_config *c = m->t->config;
+    if (m->t->step % c->log_every == 0 || m->t->step == c->settle) TS_TRY(close_window(m));
     if (m->t->step % DRAIN_EVERY == 0) ts_metrics_drain(m); /* of a long window */
     return write_finished(m);
 }
@@ -380,6 +383,7 @@ ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double sec
     double epoch = (double)t->step / t->per_epoch;
     double train = train_loss(m);
     TS_TRY(remember_evaluation(m));
+    m->train_loss = train;
     m->sent = t->communicator->sent_bytes; /* no step's */
     if (t->world->rank) return TS_OK;
     ts_info("epoch %.2f  step %lld: test accuracy %.2f %%, test loss %.4f, train loss %.4f", epoch,
@@ -394,14 +398,17 @@ ts_status ts_metrics_evaluation(ts_metrics *m, const ts_score *score, double sec
                                     "train_loss", real(train), "seconds", seconds));
 }
 
-bool ts_metrics_own(ts_metrics *m, int64_t least, ts_step_times *times)
+int64_t ts_metrics_own_steps(const ts_metrics *m)
 {
-    if (m->own.steps < least) return false;
+    return m->own.steps;
+}
+
+ts_step_times ts_metrics_own(ts_metrics *m)
+{
     double ns = 1e-9 / (double)m->own.steps;
-    *times =
-        (ts_step_times){.step_s = (double)m->own.step * ns, .batch_s = (double)m->own.batch * ns};
+    ts_step_times times = {.step_s = (double)m->own.step * ns, .batch_s = (double)m->own.batch * ns};
     m->own.steps = m->own.step = m->own.batch = 0;
-    return true;
+    return times;
 }
 
 static json_t *batches_of(const ts_trainer *t)
@@ -457,7 +464,8 @@ static double contention(const ts_metrics *m)
 
 static void add_setting(void *context, const char *key, const char *value)
 {
-    json_object_set_new(context, key, json_string(value));
+    json_t *text = json_string(value);
+    json_object_set_new(context, key, text ? text : json_string("(not UTF-8)"));
 }
 
 static ts_status save_record(ts_metrics *m, const char *state, const ts_score *score,
@@ -516,7 +524,7 @@ ts_status ts_metrics_finish(ts_metrics *m, const char *state, const ts_score *sc
                                                            : 0,
                           .test_accuracy = score->accuracy,
                           .test_loss = score->loss,
-                          .train_loss = train_loss(m),
+                          .train_loss = m->train_loss,
                           .hidden = hidden_share(&m->total),
                           .contention = contention(m)};
     snprintf(result->run, sizeof result->run, "%s", t->run);

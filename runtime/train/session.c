@@ -32,6 +32,7 @@ int ts_session_close(ts_session *s, ts_status status)
         s->world->ops->abort(s->world, code);
     ts_world_close(s->world);
     ts_option_set_close(s->options);
+    ts_networks_forget();
     free(s);
     return code;
 }

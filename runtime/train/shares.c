@@ -269,13 +269,13 @@ static ts_status redo(ts_trainer *t, ts_evaluator *evaluator)
 
 ts_status ts_shares_review(ts_trainer *t, ts_evaluator *evaluator)
 {
-    ts_step_times times;
     ts_log_set_phase("comparing the ranks' speeds after local step %lld", (long long)t->step);
     TS_TRY(ts_metrics_flush(t->metrics));
     /* ranks may have different numbers of steps to judge by: all or none of them divide */
     int64_t ready;
-    TS_TRY(ts_world_sum(t->world, ts_metrics_own(t->metrics, FEW_STEPS, &times), &ready));
+    TS_TRY(ts_world_sum(t->world, ts_metrics_own_steps(t->metrics) >= FEW_STEPS, &ready));
     if (ready < t->world->size) return TS_OK;
+    ts_step_times times = ts_metrics_own(t->metrics);
     TS_TRY(gather(t, &times));
     if (!t->world->rank) decide(t);
     TS_TRY(share_next(t));

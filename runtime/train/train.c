@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/file.h"
@@ -20,7 +21,11 @@
 #include "runtime/train/trainer.h"
 #include "runtime/train/tune.h"
 
-enum { STAMPS = 1 << 16, ASK_EVERY = 20 /* steps, whether the run is told to stop */ };
+enum {
+    STAMPS = 1 << 16,
+    ASK_EVERY = 20,  /* steps, whether the run is told to stop */
+    NAMES_BYTES = 96 /* of what lies in a run's folder */
+};
 
 static atomic_bool stop_asked;
 
@@ -132,13 +137,21 @@ ts_augment ts_trainer_augment(const ts_trainer *t)
         .flip = c->flip, .crop = (int)c->crop, .shuffle = c->shuffle, .echo = ts_input_echo(t)};
 }
 
+static ts_status copy_path(char *to, size_t bytes, const char *path)
+{
+    TS_NEED(strlen(path) + NAMES_BYTES < bytes, TS_EUSAGE,
+            "--run has %zu characters; at most %zu", strlen(path), bytes - NAMES_BYTES - 1);
+    snprintf(to, bytes, "%s", path);
+    return TS_OK;
+}
+
 /* The run's folder, the same on every rank; rank 0 makes it. */
 static ts_status open_folder(ts_trainer *t)
 {
     ts_status status = TS_OK;
     if (t->world->rank == 0) {
         if (*t->config->run) {
-            snprintf(t->run, sizeof t->run, "%s", t->config->run);
+            status = copy_path(t->run, sizeof t->run, t->config->run);
         } else {
             char stamp[32];
             time_t now = (time_t)(ts_clock_wall_ns() / 1000000000);
@@ -147,10 +160,7 @@ static ts_status open_folder(ts_trainer *t)
             snprintf(t->run, sizeof t->run, "runs/%s-%s-%s", stamp, t->config->model,
                      t->config->algorithm);
         }
-        char path[600];
-        status = ts_file_make_folder(t->run);
-        if (!status) status = ts_file_join(path, sizeof path, t->run, "config");
-        if (!status) status = ts_option_set_save(t->options, path);
+        if (!status) status = ts_file_make_folder(t->run);
     }
     TS_TRY(ts_world_agree(t->world, status));
     return t->world->ops->broadcast(t->world, t->run, sizeof t->run, 0);
@@ -206,7 +216,7 @@ static ts_status open_alone(ts_trainer *t)
                          (uint64_t)c->seed, &t->shard));
     TS_TRY(ts_input_feed(t));
     t->per_epoch = ts_input_echo(t).factor * (double)(t->shard.n / t->shard.batch);
-    t->total = c->steps ? c->steps : llround(ceil(c->epochs * t->per_epoch));
+    t->total = c->steps ? c->steps : llround(ceil(c->epochs * t->per_epoch - 1e-9));
     TS_TRY(make_schedule(t));
     TS_TRY(open_control(t));
     TS_TRY(ts_stream_open(t->device, TS_STREAM_COMM, "comm", &t->comm));
@@ -260,6 +270,17 @@ static ts_status find_resume(const ts_trainer *t, const char **from_p)
                          sizeof found);
 }
 
+/* From here on the folder is this run's; before, a refused one left all that was there. */
+static ts_status begin_record(const ts_trainer *t)
+{
+    char path[sizeof t->run];
+    if (t->world->rank) return TS_OK;
+    TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
+    (void)unlink(path);
+    TS_TRY(ts_file_join(path, sizeof path, t->run, "config"));
+    return ts_option_set_save(t->options, path);
+}
+
 /* Stretches that may fail on one rank alone end in an agreement, so that no rank is left waiting
  * in the collective that follows. */
 static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
@@ -275,7 +296,8 @@ static ts_status open_trainer(ts_trainer *t, ts_evaluator **evaluator_p)
     TS_TRY(ts_tune(t, from));
     TS_TRY(ts_world_agree(t->world, open_algorithm(t)));
     if (from) TS_TRY(ts_checkpoint_load(t, from));
-    return ts_world_agree(t->world, open_loop(t, evaluator_p));
+    TS_TRY(ts_world_agree(t->world, open_loop(t, evaluator_p)));
+    return ts_world_agree(t->world, begin_record(t));
 }
 
 static void close_trainer(ts_trainer *t, ts_evaluator *evaluator)
@@ -438,6 +460,7 @@ out:
      * what happened and ends the job */
     if (status && world->size > 1 && !world->agreed) return status;
     close_trainer(&t, evaluator);
+    if (status == TS_ESTOPPED) atomic_store(&stop_asked, false); /* it has been done */
     return status;
 }
 

@@ -99,9 +99,10 @@ ts_status ts_metrics_flush(ts_metrics *metrics);
 /* Take the stamps so far: once in a while where a step enqueues many. */
 void ts_metrics_drain(ts_metrics *metrics);
 ts_status ts_metrics_evaluation(ts_metrics *metrics, const ts_score *score, double seconds);
-/* Mean times of this rank's steps, waits taken out, since the last call that gave any; false while
- * they are fewer than `least`. After a flush. */
-bool ts_metrics_own(ts_metrics *metrics, int64_t least, ts_step_times *times);
+/* How many steps the next has; after a flush. */
+int64_t ts_metrics_own_steps(const ts_metrics *metrics);
+/* Mean times of this rank's steps, waits taken out, since the last call. */
+ts_step_times ts_metrics_own(ts_metrics *metrics);
 /* The batches are others from here on; after a flush. */
 ts_status ts_metrics_divided(ts_metrics *metrics);
 /* run.json, timeline.json; fills the result. `state`: "finished", "stopped". Collective. */

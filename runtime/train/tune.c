@@ -192,14 +192,6 @@ static ts_status set(const ts_trainer *t, const char *key, int64_t value)
     return ts_option_set_value(t->options, key, text, "auto");
 }
 
-static ts_status save(const ts_trainer *t)
-{
-    char path[600];
-    if (t->world->rank) return TS_OK;
-    TS_TRY(ts_file_join(path, sizeof path, t->run, "config"));
-    return ts_option_set_save(t->options, path);
-}
-
 static ts_status check_whole(const ts_trainer *t)
 {
     int64_t fragments = t->config->algorithm_config.fragments;
@@ -232,6 +224,5 @@ ts_status ts_tune(ts_trainer *t, const char *from)
     }
     if (!delay) delay = ts_plan_delay(period);
     TS_TRY(set(t, "period", period));
-    TS_TRY(set(t, "delay", delay));
-    return ts_world_agree(t->world, save(t));
+    return set(t, "delay", delay);
 }

@@ -32,5 +32,6 @@ int main(int argc, char **argv)
         printf("%d ranks, %lld steps, test accuracy %.3f\n", ts_session_size(session),
                (long long)result.steps, result.test_accuracy);
     if (!status && !(result.test_accuracy >= 0 && result.test_accuracy <= 1)) return 1;
+    if (!status && !(result.train_loss > 0)) return 1;
     return ts_session_close(session, status);
 }
