@@ -30,6 +30,11 @@ same() { # same TEXT FILE FILE
     if cmp -s "$2" "$3"; then pass; else fail "$1"; fi
 }
 
+differ() { # differ TEXT FILE FILE: both there, and not the same
+    cmp -s "$2" "$3"
+    if [ $? -eq 1 ]; then pass; else fail "$1"; fi
+}
+
 is() { # is TEXT VALUE EXPECTED
     if [ "$2" = "$3" ]; then pass; else fail "$1: [$2], not [$3]"; fi
 }
