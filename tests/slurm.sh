@@ -76,6 +76,26 @@ else
     fail "the interrupted run has another curve" "$work/d"
 fi
 
+# ---- cancelled: saved and over; submitted again it goes on ----
+# shellcheck disable=SC2086
+job=$(on_login env RUN="$work/cancelled" sbatch --parsable --output="$work/cancelled.log" \
+    launch/slurm/train.sbatch $options --pace 0.04)
+for _ in $(seq 100); do grep -qs 'step 20/' "$work/cancelled.log" && break || sleep .2; done
+on_login scancel "$job"
+for _ in $(seq 100); do
+    on_login scontrol show job "$job" >"$work/state"
+    grep -q 'JobState=CANCELLED' "$work/state" || grep -q 'resuming' "$work/cancelled.log" && break || sleep .3
+done
+has "$work/state" "a cancelled job is over" 'JobState=CANCELLED' 'Restarts=0'
+has "$work/cancelled.log" "a cancelled job says how to go on" 'stopped after local step' \
+    "not requeued: .*To go on, submit it again .*$work/cancelled"
+grep -q '; requeued' "$work/cancelled.log" && fail "a cancelled job says that it is requeued" "$work/cancelled.log"
+# shellcheck disable=SC2086
+on_login env RUN="$work/cancelled" sbatch --wait --output="$work/again.log" \
+    launch/slurm/train.sbatch $options >"$work/sbatch" 2>&1 || fail "the cancelled job, submitted again" "$work/again.log"
+curve "$work/cancelled" >"$work/cancelled.curve"
+cmp -s "$work/whole.curve" "$work/cancelled.curve" || fail "the cancelled run has another curve" "$work/cancelled.curve"
+
 # ---- a sweep, submitted twice ----
 sweep() {
     on_login env OUT="$work/sweep" SWEEP="--models tiny --ranks 1,4 --periods 2" SBATCH_OPTIONS="--wait --nodes=1" \

@@ -51,6 +51,21 @@ job_start() { # RANKS COMMAND ...
     esac
 }
 
+# Back into the queue; says so, or why not and what to do. A job that SLURM is ending already stays ended: plain `scontrol requeue` would bring back what was cancelled, and with
+# Incomplete it tells of no failure then.
+job_requeue() { # WHAT RUN
+    local why="SLURM has ended it (scancel, time limit), or puts it back itself (preemption, lost node)"
+    trap '' TERM # which the requeue sends, maybe before the words are out
+    if scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING' &&
+        why=$(scontrol requeue Incomplete "$SLURM_JOB_ID" 2>&1); then
+        echo "job $SLURM_JOB_ID: $1; requeued"
+        return 0
+    fi
+    echo "job $SLURM_JOB_ID: $1; not requeued: $why. To go on, submit it again with the same options" \
+        "and the run's folder, $2 (RUN, or OUT of a sweep)"
+    return 1
+}
+
 # Train, or go on training; a run that is finished is left alone. Told to stop (USR1 before the time
 # limit, TERM at a preemption) the ranks finish their step, save and end with 75: the job then goes
 # back into the queue and takes the run up where it was. So it does after a fault (a lost node, a rank
@@ -73,7 +88,7 @@ job_train() { # RANKS RUN [--option value ...]
     trap - USR1 TERM
     case $code in
     0 | 64 | 65) return $code ;;
-    75) echo "job $SLURM_JOB_ID: saved before its end; requeued" ;;
+    75) job_requeue "saved before its end" "$run" ;;
     *)
         local faults
         faults=$(cat "$run/faults" 2>/dev/null || echo 0)
@@ -81,11 +96,9 @@ job_train() { # RANKS RUN [--option value ...]
             echo "job $SLURM_JOB_ID: exit code $code, after $faults retries (JOB_RETRIES)"
             return $code
         fi
-        echo $((faults + 1)) >"$run/faults"
-        echo "job $SLURM_JOB_ID: exit code $code; requeued, retry $((faults + 1)) of $retries"
+        job_requeue "exit code $code, fault $((faults + 1)) ($retries are retried)" "$run" &&
+            echo $((faults + 1)) >"$run/faults"
         ;;
     esac
-    scontrol requeue "$SLURM_JOB_ID"
-    sleep 60 # SLURM ends this script
     return $code
 }
