@@ -69,7 +69,8 @@ job_requeue() { # WHAT RUN
 # Train, or go on training; a run that is finished is left alone. Told to stop (USR1 before the time
 # limit, TERM at a preemption) the ranks finish their step, save and end with 75: the job then goes
 # back into the queue and takes the run up where it was. So it does after a fault (a lost node, a rank
-# that died), from the last checkpoint, JOB_RETRIES times at most; a wrong option or file ends it.
+# that died), from the last checkpoint, JOB_RETRIES times at most; a wrong option or file ends it. A
+# checkpoint is made each epoch unless an option or TWINSTREAM_CHECKPOINT_EVERY says otherwise.
 job_train() { # RANKS RUN [--option value ...]
     local ranks=$1 run=$2 child code retries=${JOB_RETRIES:-2}
     shift 2
@@ -77,7 +78,8 @@ job_train() { # RANKS RUN [--option value ...]
         echo "$run is finished: skipped"
         return 0
     fi
-    job_start "$ranks" "${TWINSTREAM_BUILD:-build}/twinstream" train --run "$run" --resume auto "$@" &
+    job_start "$ranks" "${TWINSTREAM_BUILD:-build}/twinstream" train --run "$run" --resume auto \
+        --checkpoint-every "${TWINSTREAM_CHECKPOINT_EVERY:-1}" "$@" &
     child=$!
     trap 'kill -USR1 $child 2>/dev/null' USR1 TERM
     while :; do # a trap ends wait, the child goes on
