@@ -32,11 +32,14 @@ job_start() { # RANKS COMMAND ...
     local ranks=$1 per_node=${SLURM_NTASKS_PER_NODE:-1} nodes bind=()
     shift
     nodes=$(((ranks + per_node - 1) / per_node))
-    # each rank on cores of its own, where SLURM's plug-ins can bind
-    scontrol show config | grep -q '^TaskPlugin.*\(affinity\|cgroup\)' && bind=(--cpu-bind=cores)
     case $TWINSTREAM_START in
     pmix | tcp)
         local mpi=pmix
+        # each rank on cores of its own, where SLURM's plug-ins can bind: not a host's, which ranks divide
+        if scontrol show config | grep -q '^TaskPlugin.*\(affinity\|cgroup\)'; then
+            bind=(--cpu-bind=cores)
+            export TWINSTREAM_LOADER_THREADS=${TWINSTREAM_LOADER_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+        fi
         if [ "$TWINSTREAM_START" = tcp ]; then
             mpi=none
             export TWINSTREAM_RENDEZVOUS=$TWINSTREAM_ADDRESS:$((10000 + (SLURM_JOB_ID * 7 + RANDOM) % 20000))

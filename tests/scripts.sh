@@ -1,0 +1,41 @@
+#!/bin/bash
+# scripts.sh PROGRAM: what the scripts around the program do that needs neither a cluster nor root nor the
+# network: the job scripts' options, with a srun that starts one rank here.
+set -u
+program=$1
+top=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export OMP_NUM_THREADS=1
+. "$top/tests/expect.sh"
+stub() { # stub NAME: an executable bin/NAME of the lines on stdin
+    mkdir -p bin
+    { echo '#!/bin/sh' && cat; } >"bin/$1"
+    chmod +x "bin/$1"
+}
+
+# ---- a job's run: saved after each epoch, as many loader threads as the rank has cores, unless told otherwise ----
+stub scontrol <<'EOF'
+echo "TaskPlugin = task/affinity"
+EOF
+stub srun <<'EOF'
+while case $1 in --*) ;; *) false ;; esac; do shift; done
+exec "$@"
+EOF
+job() { # job RUN [--option value ...]
+    env PATH="$work/bin:$PATH" SLURM_JOB_ID=7 SLURM_CPUS_PER_TASK=3 TWINSTREAM_START=pmix \
+        TWINSTREAM_BUILD="$(dirname "$program")" bash -c '. "$0" && job_train 1 "$@"' "$top/launch/slurm/job.sh" \
+        "$@" --model tiny --data synthetic:train=64,test=16,size=8 --batch 16 --export no
+}
+of() { sed -n "s/^$2 = //p" "$1/config"; }
+expect 0 'saved|done' job run1 --epochs 2
+is "epochs between checkpoints" "$(of run1 checkpoint-every)" 1
+is "loader threads of a rank that is bound" "$(of run1 loader-threads)" 3
+expect 0 'done' job run2 --epochs 2 --checkpoint-every 0.5 --loader-threads 2
+is "epochs between checkpoints, as an option" "$(of run2 checkpoint-every)" 0.5
+is "loader threads, as an option" "$(of run2 loader-threads)" 2
+TWINSTREAM_CHECKPOINT_EVERY=0 TWINSTREAM_LOADER_THREADS=1 expect 0 'done' job run3 --epochs 2
+is "epochs between checkpoints, in the environment" "$(of run3 checkpoint-every)" 0
+is "loader threads, in the environment" "$(of run3 loader-threads)" 1
+verdict
