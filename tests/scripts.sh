@@ -38,4 +38,19 @@ is "loader threads, as an option" "$(of run2 loader-threads)" 2
 TWINSTREAM_CHECKPOINT_EVERY=0 TWINSTREAM_LOADER_THREADS=1 expect 0 'done' job run3 --epochs 2
 is "epochs between checkpoints, in the environment" "$(of run3 checkpoint-every)" 0
 is "loader threads, in the environment" "$(of run3 loader-threads)" 1
+# ---- a run that is finished: skipped when it is the one that is asked for ----
+expect 0 'run2 is finished: skipped' job run2 --epochs=2.0 --checkpoint-every 7 --checkpoint-every 5e-1 --seed 1 \
+    --no-timeline --shuffle --flip on --loader-threads auto --config unused
+expect 64 'run2 is finished, with --epochs 2, not 10|another folder' job run2 --epochs 10
+expect 64 'run2 is finished, with --timeline no, not yes' job run2 --epochs 2 --timeline
+OUT=sweep SWEEP="--models tiny --ranks 1 --periods 2"
+export OUT SWEEP
+mkdir -p tree/launch/slurm sweep && cp "$top"/launch/sweep tree/launch && cp "$top"/launch/slurm/* tree/launch/slurm
+mv run1 sweep/tiny-alone-n1 && mv sweep tree
+sed -i 's/^algorithm = .*/algorithm = ssgd/' tree/sweep/tiny-alone-n1/config
+stub sbatch <<'EOF'
+echo "submitted $*"
+EOF
+expect 0 'submitted --array=0-0' env PATH="$work/bin:$PATH" tree/launch/slurm/speedup.sbatch --epochs 2
+expect 64 'sweep/tiny-alone-n1 is finished, with --epochs 2, not 10' env PATH="$work/bin:$PATH" tree/launch/slurm/speedup.sbatch --epochs 10
 verdict

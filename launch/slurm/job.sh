@@ -27,6 +27,35 @@ job_is_finished() { # RUN
     grep -qs '"state": "finished"' "$1/run.json"
 }
 
+# A finished run is the one that is asked for, or this fails: each option that is given is as in its config.
+# An auto, which the config holds as the number that was found, fits any.
+job_check_same() { # RUN [--option value ...]
+    local run=$1 key value had
+    local -A given=()
+    shift
+    while [ $# -gt 0 ]; do # as `twinstream train` reads them: the last of a key counts
+        key=${1#--} value=yes
+        case $key in
+        *=*) value=${key#*=} key=${key%%=*} ;;
+        no-*) key=${key#no-} value=no ;;
+        *) [[ ${2---} = --* ]] || { value=$2 && shift; } ;;
+        esac
+        shift
+        given[$key]=$value
+    done
+    for key in "${!given[@]}"; do
+        value=${given[$key]}
+        had=$(grep -s "^$key = " "$run/config") || continue
+        had=${had#"$key = "}
+        case $had:$value in *:auto | yes:on | yes:true | yes:1 | no:off | no:false | no:0) continue ;; esac
+        # numbers are equal however they are written
+        awk -v a="$had" -v b="$value" 'BEGIN { exit a != b }' && continue
+        echo "$run is finished, with --$key $had, not $value: give that, or another folder (RUN, or OUT of a" \
+            "sweep), or remove it" >&2
+        return 64
+    done
+}
+
 # Start ranks on as few nodes as hold them, the ranks of a node neighbours in the ring.
 job_start() { # RANKS COMMAND ...
     local ranks=$1 per_node=${SLURM_NTASKS_PER_NODE:-1} nodes bind=()
@@ -69,7 +98,7 @@ job_requeue() { # WHAT RUN
     return 1
 }
 
-# Train, or go on training; a run that is finished is left alone. Told to stop (USR1 before the time
+# Train, or go on training; a run that is finished, with these options, is left alone. Told to stop (USR1 before the time
 # limit, TERM at a preemption) the ranks finish their step, save and end with 75: the job then goes
 # back into the queue and takes the run up where it was. So it does after a fault (a lost node, a rank
 # that died), from the last checkpoint, JOB_RETRIES times at most; a wrong option or file ends it. A
@@ -78,6 +107,7 @@ job_train() { # RANKS RUN [--option value ...]
     local ranks=$1 run=$2 child code retries=${JOB_RETRIES:-2}
     shift 2
     if job_is_finished "$run"; then
+        job_check_same "$run" "$@" || return
         echo "$run is finished: skipped"
         return 0
     fi
