@@ -10,9 +10,9 @@ export NETLAB OMP_NUM_THREADS
 trap '"$here/netlab" down 2; rm -rf "$work"' EXIT
 cd "$work" || exit 1
 train="--model tiny --data synthetic:train=256,test=64,size=8 --batch 16 --steps 10 --algorithm cocod --period 2"
-printf '# two hosts\n10.78.0.1 slots=2\n10.78.0.2 slots=2\n' >hosts
+printf '# two hosts\n10.78.0.1 slots=2\n10.78.0.2 slots=2\n' >'two hosts'
 # shellcheck disable=SC2086
-timeout 60 "$here/netlab" on 1 "$here/../launch/mpirun" --hosts hosts 4 "$program" train $train --run "$work/far" >far.log 2>&1 || {
+timeout 60 "$here/netlab" on 1 "$here/../launch/mpirun" --hosts 'two hosts' 4 "$program" train $train --run "$work/far" >far.log 2>&1 || {
     cat far.log
     exit 1
 }

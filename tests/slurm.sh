@@ -35,7 +35,8 @@ doctor() {
 }
 
 # ---- the doctor ----
-doctor "$work/d" 4 || fail "the doctor on a sound cluster" "$work/d"
+ln -s "$TWINSTREAM_BUILD" "$work/a build"
+doctor "$work/d" 4 TWINSTREAM_BUILD="$work/a build" || fail "the doctor on a sound cluster" "$work/d"
 has "$work/d" "doctor: PMIx" '^SLURM +ok .*with PMIx' '^network +ok +eth0 ' '^start +ok +pmix: 4 MB' '^(GPU +none .*(driver|without CUDA)|GPU +ok)'
 for node in 1 2 3 4; do # a second network, which joins nobody
     ip -n "$NETLAB-$node" link add aside type bridge
