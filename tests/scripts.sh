@@ -53,4 +53,21 @@ echo "submitted $*"
 EOF
 expect 0 'submitted --array=0-0' env PATH="$work/bin:$PATH" tree/launch/slurm/speedup.sbatch --epochs 2
 expect 64 'sweep/tiny-alone-n1 is finished, with --epochs 2, not 10' env PATH="$work/bin:$PATH" tree/launch/slurm/speedup.sbatch --epochs 10
+# ---- first contact: help does nothing, what is missing is named ----
+for script in quickstart build setup get-data sweep mpirun doctor slurm/speedup.sbatch; do
+    expect 0 "launch/$script" "$top/launch/$script" --help
+done
+expect 64 'launch/build FOLDER' "$top/launch/build"
+expect 64 'launch/setup KIND' "$top/launch/setup"
+expect 64 'launch/setup KIND' "$top/launch/setup" bild
+expect 64 'launch/get-data FOLDER' "$top/launch/get-data"
+for option in --models --ranks --periods --algorithms; do
+    expect 64 "$option needs a list" "$top/launch/sweep" $option
+done
+expect 64 '[--models LIST]' "$top/launch/sweep" --model
+for option in --hosts --nodes; do expect 64 "$option needs a value" "$top/launch/mpirun" $option; done
+expect 64 'how many ranks of which program' "$top/launch/mpirun" 2
+mkdir bare
+for tool in sh dirname grep sed tail; do ln -s "$(command -v $tool)" bare/; done
+expect 70 'no cmake here: launch/setup build|no ninja here|no cc here' env -u CC PATH="$work/bare" "$top/launch/build" "$work/never"
 verdict
