@@ -70,4 +70,15 @@ expect 64 'how many ranks of which program' "$top/launch/mpirun" 2
 mkdir bare
 for tool in sh dirname grep sed tail; do ln -s "$(command -v $tool)" bare/; done
 expect 70 'no cmake here: launch/setup build|no ninja here|no cc here' env -u CC PATH="$work/bare" "$top/launch/build" "$work/never"
+# ---- perf/gpu/pack leaves its file where it was asked for ----
+mkdir -p tree/perf/gpu && cp "$top/perf/gpu/pack" tree/perf/gpu
+cat >tree/launch/build <<'EOF'
+#!/bin/sh
+mkdir -p "$1/perf" "$1/tests" && cd "$1" && cp /bin/true twinstream && cp twinstream perf/perf_allreduce
+for name in perf/perf_gpu_bench $(sed -n '/^for test/,/do$/p' "$OLDPWD/tree/perf/gpu/pack" | grep -o '\(contract\|test\)_[a-z_]*' |
+    sed 's,^,tests/,'); do cp twinstream "$name"; done
+EOF
+chmod +x tree/launch/build
+expect 0 "$work/packed.tar.gz" tree/perf/gpu/pack packed.tar.gz
+expect 0 'build-gpu/twinstream|build-gpu/tests/test_golden' tar -tzf packed.tar.gz
 verdict
