@@ -213,9 +213,25 @@ static void advise_shape(ts_plan_cluster c, double seconds)
     }
 }
 
-/* What to use at this size, and why. */
-static void advise(const ts_plan_cluster *c, const row all[ROWS])
+/* For where cocod's drift hurts: as many slices of the model as the period has steps are averaged
+ * in turn, so that each is merged a step later. With k 1 cocod itself merges as soon. */
+static ts_status advise_early(const ts_plan_cluster *c, int64_t k, double ssgd)
 {
+    ts_plan_forecast f;
+    ts_plan_method early = {"dasgd", false, k, 1, k < 64 ? k : 64};
+    if (k == 1) return TS_OK;
+    TS_TRY(ts_plan_run(c, &early, STEPS > 4 * k ? STEPS : 4 * k, &f));
+    if (f.step_s < ssgd)
+        printf("        where its drift hurts accuracy: dasgd, k %lld, d 1, --fragments %lld "
+               "--merge corrected --mix 0: %.2f times\n",
+               (long long)k, (long long)early.fragments, ssgd / f.step_s);
+    return TS_OK;
+}
+
+/* What to use at this size, and why. */
+static ts_status advise(const ts_plan_cluster *c, const row all[ROWS])
+{
+    int64_t k = all[COCOD].method.period;
     double whole = ts_plan_all_reduce(c, c->bytes), latency = ts_plan_all_reduce(c, 0);
     double ssgd = fmin(all[OVERLAPPED].f.step_s, all[BLOCKING].f.step_s);
     printf("        an all-reduce takes %.3f ms, of which latency %.3f: %.2f of a step; ",
@@ -224,12 +240,13 @@ static void advise(const ts_plan_cluster *c, const row all[ROWS])
         printf("one rank has nothing to average\n");
     else if (ssgd < NEAR_IDEAL * c->step_s)
         printf("use ssgd: it hides that behind backward, and averages every step\n");
-    else
-        printf("use cocod, k %lld: %.2f times ssgd's speed; where its drift hurts accuracy, dasgd "
-               "with k %lld\n",
-               (long long)all[COCOD].method.period, ssgd / all[COCOD].f.step_s,
-               (long long)all[DASGD].method.period);
+    else {
+        printf("use cocod, k %lld: %.2f times ssgd's speed\n", (long long)k,
+               ssgd / all[COCOD].f.step_s);
+        TS_TRY(advise_early(c, k, ssgd));
+    }
     if (c->ranks > 1) advise_shape(*c, whole);
+    return TS_OK;
 }
 
 static ts_status faster_links(ts_plan_cluster c)
@@ -256,17 +273,17 @@ static ts_status faster_links(ts_plan_cluster c)
 
 static void assumptions(const ts_plan_cluster *c)
 {
-    printf(
-        "\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
-        "%g %% slower beside a\ncollective; %.4g MB averaged in fp32; an all-reduce as %s (the "
-        "formula is in runtime/plan/plan.h); a collective\nbegins when the last rank has come "
-        "and ends for all at once; overlapped S-SGD sends %d buckets from %g of a\nstep on; "
-        "hosts of %d, %g Gbit/s and %g us between them, %g Gbit/s and %g us inside; no other "
-        "traffic. Hidden\nmeans below %g %% of a step. Accuracy is not forecast: a longer period "
-        "drifts further. overlap-local's times are cocod's; P fragments are averaged in turn.\n",
-        c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
-        c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
-        100 * TS_PLAN_HIDDEN);
+    printf("\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
+           "%g %% slower beside a\ncollective; %.4g MB averaged in fp32, as --compress is not "
+           "forecast; an all-reduce as %s (the formula is in\nruntime/plan/plan.h); a collective "
+           "begins when the last rank has come and ends for all at once; overlapped S-SGD\nsends "
+           "%d buckets from %g of a step on; hosts of %d, %g Gbit/s and %g us between them, %g "
+           "Gbit/s and %g us\ninside; no other traffic. Hidden means below %g %% of a step. "
+           "Accuracy is not forecast: a longer period drifts\nfurther. overlap-local's times are "
+           "cocod's; P fragments are averaged in turn.\n",
+           c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
+           c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
+           100 * TS_PLAN_HIDDEN);
 }
 
 static ts_status plan(void)
@@ -287,7 +304,7 @@ static ts_status plan(void)
         c.ranks = (int)n;
         TS_TRY(forecast(&c, all));
         TS_TRY(print_rows(&c, all));
-        if (!set.json) advise(&c, all);
+        if (!set.json) TS_TRY(advise(&c, all));
         at = *end ? end + 1 : end;
     }
     if (set.json) return TS_OK;
