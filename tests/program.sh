@@ -119,6 +119,10 @@ expect 0 'test accuracy' "$program" eval --model tiny --data $data --weights "$n
 judged() { "$program" eval --model tiny --data $data --weights "$1" 2>/dev/null | grep -o 'accuracy [0-9.]*'; }
 expect 0 'resuming|done: test accuracy' "$mpirun" 2 "$program" train $quick --steps 8 --algorithm cocod --period 3 --run r7 --resume "$newest"
 is "accuracy of a run that was resumed at its end" "$(judged r7/model.safetensors)" "$(judged "$newest")"
+is "accuracy of a run's folder" "$(judged whole)" "$(judged whole/model.safetensors)"
+mkdir unexported && cp -r whole/checkpoints unexported
+is "accuracy of a run's folder without a model" "$(judged unexported)" "$(judged "$newest")"
+expect 65 'cifar holds no model.safetensors|give the folder of a run' "$program" eval --model tiny --data $data --weights cifar
 copy; rm "bad/$(basename "$newest")/rank-00001.safetensors"
 expect 65 'rank-00001.safetensors is missing|of 2 ranks' "$program" eval --model tiny --data $data --weights "bad/$(basename "$newest")"
 expect 65 'mlp|fc1.weight' "$program" eval --model mlp --data $data --weights whole/model.safetensors

@@ -146,6 +146,38 @@ static ts_status take_bytes(const ts_safetensors *file, const char *path, const 
     return TS_OK;
 }
 
+/* ---- checkpoints in a folder ---- */
+
+/* Step of a complete checkpoint's folder name, or -1. */
+static int64_t name_step(const char *name)
+{
+    long long step;
+    char rest;
+    return sscanf(name, "step-%lld%c", &step, &rest) == 1 ? step : -1;
+}
+
+/* The n-th newest complete checkpoint in `folder` (0: the newest); false when there is none. */
+static bool nth_newest(const char *folder, int n, char *path)
+{
+    int64_t below = INT64_MAX;
+    char newest[256];
+    for (; n >= 0; n--) {
+        int64_t best = -1;
+        DIR *entries = opendir(folder);
+        if (!entries) return false;
+        for (struct dirent *e = readdir(entries); e; e = readdir(entries)) {
+            int64_t step = name_step(e->d_name);
+            if (step <= best || step >= below) continue;
+            best = step;
+            snprintf(newest, sizeof newest, "%s", e->d_name);
+        }
+        closedir(entries);
+        if (best < 0) return false;
+        below = best;
+    }
+    return !ts_file_join(path, PATH_BYTES, folder, newest);
+}
+
 /* ---- the model alone ---- */
 
 static ts_status add_batches(bag *b, ts_model *model, int64_t batches)
@@ -247,6 +279,10 @@ static ts_status import_ranks(ts_model *model, float *parameters, float *statist
     const ts_flat *flat = ts_model_flat(model);
     char path[PATH_BYTES];
     TS_TRY(rank_file(path, folder, 0));
+    TS_NEED(ts_file_exists(path), TS_EDATA,
+            "%s holds no model.safetensors, no checkpoints and no rank-00000.safetensors: give the "
+            "folder of a run or of a checkpoint, or a model's file",
+            folder);
     words first, other;
     float sum = 1; /* of weights; rank 0's is 1 */
     TS_TRY(import_file(model, parameters, statistics, "model.", path, stream, &first));
@@ -275,12 +311,26 @@ static bool is_folder(const char *path)
     return folder != NULL;
 }
 
-ts_status ts_model_import(ts_model *model, float *parameters, float *statistics, const char *path,
+/* A run's folder stands for its model, or else for its newest checkpoint. */
+static ts_status find_model(const char *from, char *path)
+{
+    char all[PATH_BYTES];
+    TS_TRY(ts_file_join(path, PATH_BYTES, from, "model.safetensors"));
+    if (ts_file_exists(path)) return TS_OK;
+    snprintf(path, PATH_BYTES, "%s", from);
+    TS_TRY(ts_file_join(all, sizeof all, from, "checkpoints"));
+    nth_newest(all, 0, path);
+    return TS_OK;
+}
+
+ts_status ts_model_import(ts_model *model, float *parameters, float *statistics, const char *from,
                           ts_stream *stream)
 {
     const ts_flat *flat = ts_model_flat(model);
+    char path[PATH_BYTES];
     float *more = NULL, *more_statistics = NULL;
     ts_status status;
+    TS_TRY(find_model(from, path));
     /* padding of the vectors stays zero */
     TS_TRY(ts_stream_fill(stream, parameters, 0, flat->n * sizeof(float)));
     TS_TRY(ts_stream_fill(stream, statistics, 0, flat->n_statistics * sizeof(float)));
@@ -380,36 +430,6 @@ static ts_status save_rank(ts_trainer *t, const char *folder)
         status = ts_safetensors_save(path, b.tensors, b.n, words, sizeof words / sizeof *words);
     bag_close(&b);
     return status;
-}
-
-/* Step of a complete checkpoint's folder name, or -1. */
-static int64_t name_step(const char *name)
-{
-    long long step;
-    char rest;
-    return sscanf(name, "step-%lld%c", &step, &rest) == 1 ? step : -1;
-}
-
-/* The n-th newest complete checkpoint in `folder` (0: the newest); false when there is none. */
-static bool nth_newest(const char *folder, int n, char *path)
-{
-    int64_t below = INT64_MAX;
-    char newest[256];
-    for (; n >= 0; n--) {
-        int64_t best = -1;
-        DIR *entries = opendir(folder);
-        if (!entries) return false;
-        for (struct dirent *e = readdir(entries); e; e = readdir(entries)) {
-            int64_t step = name_step(e->d_name);
-            if (step <= best || step >= below) continue;
-            best = step;
-            snprintf(newest, sizeof newest, "%s", e->d_name);
-        }
-        closedir(entries);
-        if (best < 0) return false;
-        below = best;
-    }
-    return !ts_file_join(path, PATH_BYTES, folder, newest);
 }
 
 ts_status ts_checkpoint_check_folder(const ts_trainer *t)

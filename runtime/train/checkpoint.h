@@ -31,9 +31,10 @@ bool ts_checkpoint_exists(const char *run);
  * `batches` is what PyTorch calls num_batches_tracked. */
 ts_status ts_model_export(ts_model *model, const float *parameters, const float *statistics,
                           int64_t batches, const char *path, ts_stream *stream);
-/* Into device vectors: a model file, or a checkpoint's folder (the mean over its ranks). TS_EDATA
- * names a tensor that is missing or has another shape. */
-ts_status ts_model_import(ts_model *model, float *parameters, float *statistics, const char *path,
+/* Into device vectors. `from`: a model file, a checkpoint's folder (the mean over its ranks), or a
+ * run's for its model or else its newest checkpoint. TS_EDATA names a tensor that is missing or has
+ * another shape. */
+ts_status ts_model_import(ts_model *model, float *parameters, float *statistics, const char *from,
                           ts_stream *stream);
 
 #endif

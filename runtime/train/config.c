@@ -129,7 +129,8 @@ static const ts_option run_rows[] = {
     {"resume", TS_OPTION_TEXT, AT(resume), "", NULL, 0, 0,
      "a checkpoint, or a run's folder for its newest; auto: this run's newest if there is one"},
     {"weights", TS_OPTION_TEXT, AT(weights), "", NULL, 0, 0,
-     "a .safetensors file with torchvision's names: what eval evaluates, or where train starts"},
+     "what eval evaluates, or where train starts: a .safetensors file with torchvision's names, a "
+     "checkpoint, or a run's folder for its model or else its newest checkpoint"},
     {"export", TS_OPTION_BOOL, AT(export_model), "yes", NULL, 0, 0,
      "write the consensus model as model.safetensors at the end"},
     {"timeline", TS_OPTION_BOOL, AT(timeline), "no", NULL, 0, 0,

@@ -472,8 +472,7 @@ ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *resul
     ts_score score;
     ts_log_set_phase("evaluation");
     TS_NEED(*config->weights, TS_EUSAGE,
-            "eval needs --weights FILE: a model.safetensors, or a "
-            "checkpoint's folder");
+            "eval needs --weights: the folder of a run or of a checkpoint, or a model.safetensors");
     TS_TRY_TO(status, out, open_model(&t));
     ts_shard part = {.batch = (int)config->batch,
                      .first = config->batch * world->rank,
