@@ -38,6 +38,21 @@ is "loader threads, as an option" "$(of run2 loader-threads)" 2
 TWINSTREAM_CHECKPOINT_EVERY=0 TWINSTREAM_LOADER_THREADS=1 expect 0 'done' job run3 --epochs 2
 is "epochs between checkpoints, in the environment" "$(of run3 checkpoint-every)" 0
 is "loader threads, in the environment" "$(of run3 loader-threads)" 1
+# ---- saved before its end: back into the queue, unless SLURM is ending the job; of an array, this element alone ----
+stub srun <<'EOF'
+exit 75
+EOF
+stub scontrol <<'EOF'
+echo "$*" >>asked
+case $1 in show) echo "JobState=${STATE:-RUNNING}" ;; requeue) [ -z "${DISABLED:-}" ] || { echo "disabled" && exit 1; } ;; esac
+EOF
+expect 75 'job 7: saved before its end; requeued' job run4
+is "what is requeued" "$(tail -n 1 asked)" "requeue Incomplete 7"
+SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=3 expect 75 'job 7_3: saved before its end; requeued' job run4
+is "which element is requeued" "$(tail -n 1 asked)" "requeue Incomplete 7_3"
+STATE=COMPLETING expect 75 'not requeued: SLURM has ended it|submit it again with the same options|run4' job run4
+DISABLED=yes expect 75 'not requeued: disabled|submit it again' job run4
+
 # ---- a run that is finished: skipped when it is the one that is asked for ----
 expect 0 'run2 is finished: skipped' job run2 --epochs=2.0 --checkpoint-every 7 --checkpoint-every 5e-1 --seed 1 \
     --no-timeline --shuffle --flip on --loader-threads auto --config unused

@@ -83,24 +83,27 @@ job_start() { # RANKS COMMAND ...
     esac
 }
 
-# Back into the queue; says so, or why not and what to do. A job that SLURM is ending already stays ended: plain `scontrol requeue` would bring back what was cancelled, and with
-# Incomplete it tells of no failure then.
+# Back into the queue; says so, or why not and what to do. A job that SLURM is ending already stays ended: plain
+# `scontrol requeue` would bring back what was cancelled, and with Incomplete it tells of no failure then.
 job_requeue() { # WHAT RUN
     local why="SLURM has ended it (scancel, time limit), or puts it back itself (preemption, lost node)"
+    # the id of an array's last element stands for the whole array too
+    local job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+    job=${job:-$SLURM_JOB_ID}
     trap '' TERM # which the requeue sends, maybe before the words are out
-    if scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING' &&
-        why=$(scontrol requeue Incomplete "$SLURM_JOB_ID" 2>&1); then
-        echo "job $SLURM_JOB_ID: $1; requeued"
+    if scontrol show job "$job" | grep -q 'JobState=RUNNING' &&
+        why=$(scontrol requeue Incomplete "$job" 2>&1); then
+        echo "job $job: $1; requeued"
         return 0
     fi
-    echo "job $SLURM_JOB_ID: $1; not requeued: $why. To go on, submit it again with the same options" \
+    echo "job $job: $1; not requeued: $why. To go on, submit it again with the same options" \
         "and the run's folder, $2 (RUN, or OUT of a sweep)"
     return 1
 }
 
-# Train, or go on training; a run that is finished, with these options, is left alone. Told to stop (USR1 before the time
-# limit, TERM at a preemption) the ranks finish their step, save and end with 75: the job then goes
-# back into the queue and takes the run up where it was. So it does after a fault (a lost node, a rank
+# Train, or go on training; a run that is finished, with these options, is left alone. Told to stop (USR1
+# before the time limit, TERM at a preemption) the ranks finish their step, save and end with 75: the job
+# then goes back into the queue and takes the run up where it was. So it does after a fault (a lost node, a rank
 # that died), from the last checkpoint, JOB_RETRIES times at most; a wrong option or file ends it. A
 # checkpoint is made each epoch unless an option or TWINSTREAM_CHECKPOINT_EVERY says otherwise.
 job_train() { # RANKS RUN [--option value ...]
