@@ -104,6 +104,12 @@ expect 0 '' "$report" lean one block cocod few -o lean.html
 value lean.html algorithm few 'CoCoD-SGD, k 4, topk 0.01'
 value lean.html 'over blocking S-SGD' 'CoCoD-SGD, k 4, topk 0.01' 1.250
 value lean.html 'over blocking S-SGD' 'S-SGD, no overlap, topk 0.01' 5.000
+expect 0 '' "$report" lean one cocod -o lean.html # none of them is the base
+lacks lean.html 'Speedup over blocking S-SGD'
+run slow 2 ssgd no 0.24 0.14 0.14 80 '' # several are: their mean
+expect 0 '' "$report" one block slow cocod -o slow.html
+value slow.html 'over blocking S-SGD' 'CoCoD-SGD, k 4' 1.500
+holds slow.html 'ran more than once'
 value page.html 'standard deviation' 'CoCoD-SGD, k 4, 2 ranks' 70.71
 value page.html 'accuracy %' 20 62.50
 value page.html seconds 0.500 1.000

@@ -327,8 +327,8 @@ def speedup_table(runs, drawn, planned):
     columns = ["model", "ranks", "algorithm", "images/s", "on one rank", "speedup", "of ideal %", "over blocking S-SGD"]
     rows = []
     for run in drawn:
-        base, slow = one_rank(runs, run), blocking(runs, run)
-        one, blocked = base.rate if base else NAN, slow.rate if slow else NAN
+        base = one_rank(runs, run)
+        one, blocked = base.rate if base else NAN, mean(r.rate for r in blocking(runs, run))
         row = [place_name(drawn, place(run)), str(run.ranks), run.method, text(run.rate), text(one),
                text(run.rate / one), fixed(100 * run.rate / one / run.ranks), text(run.rate / blocked)]
         rows.append(row + [text(forecast_rate(run) / one), text(run.step_s * 1e3), *off(run)] * planned)
@@ -339,7 +339,7 @@ def gains(runs, planned):
     """Speedup over blocking S-SGD where that ran on most ranks, a group of bars for each model and label."""
     largest = []
     for at, members in grouped([run for run in runs if run.ranks > 1 and run.rate > 0], place):
-        size = max((run.ranks for run in members if run.kind == "blocking"), default=0)
+        size = max((run.ranks for run in members if blocking(runs, run)), default=0)
         there = [run for run in members if run.ranks == size]
         if len(there) > 1:
             largest.append((at, there))
@@ -355,14 +355,15 @@ def gain_figure(runs, groups, title, planned):
     bar = 0.84 / len(style)
     bars, tops, forecasts, labels = {name: [] for name in style}, [], [], []
     for g, (at, members) in enumerate(groups):
-        base = blocking(runs, members[0])
+        blocked = blocking(runs, members[0])
+        base, expected = mean(run.rate for run in blocked), mean(forecast_rate(run) for run in blocked)
         room = int(width / len(groups) / 7)
-        labels.append((f"{short(place_name(drawn, at), room)}\n{ranks_text(base.ranks)}", g))
+        labels.append((f"{short(place_name(drawn, at), room)}\n{ranks_text(members[0].ranks)}", g))
         for n, name in enumerate(style):
             own = [run for run in members if names[id(run)] == name]
             if own:
-                x, height = g - 0.42 + bar * (n + 0.5), mean(run.rate for run in own) / base.rate
-                forecast = mean(forecast_rate(run) for run in own) / forecast_rate(base)
+                x, height = g - 0.42 + bar * (n + 0.5), mean(run.rate for run in own) / base
+                forecast = mean(forecast_rate(run) for run in own) / expected
                 bars[name].append((x, height, bar * 0.9))
                 tops.append((x, max(height, forecast if forecast > 0 else 0), height))
                 forecasts += [(x, forecast)] if forecast > 0 else []
@@ -377,6 +378,8 @@ set xrange [-0.5:{len(groups) - 0.5}]; set yrange [0:{1.15 * max(top for _, top,
 {named_tics("x", labels)}
 set arrow from graph 0, first 1 to graph 1, first 1 nohead dt (2,3) lc rgb '#888888' back""", plots)
     caption = "Images/s over those of S-SGD without overlap on the same number of ranks, the largest on which it ran."
+    if len(drawn) > sum(map(len, bars.values())):
+        caption += " Of a method that ran more than once it is the mean."
     if forecasts:
         caption += " A diamond is the forecast, over the forecast of blocking S-SGD."
     return Figure(title, caption, drawing.svg(), [speedup_table(runs, drawn, planned)])

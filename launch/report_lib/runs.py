@@ -341,9 +341,9 @@ def one_rank(runs, run):
 
 
 def blocking(runs, run):
-    """S-SGD without overlap, in fp32, of the same task, label and size."""
+    """Runs of S-SGD without overlap, in fp32, of the same task, label and size."""
     fits = [r for r in runs if (r.task, r.label, r.ranks) == (run.task, run.label, run.ranks) and not r.compression]
-    return next((r for r in fits if r.kind == "blocking" and r.rate > 0), None)
+    return [r for r in fits if r.kind == "blocking" and r.rate > 0]
 
 
 def read_plan(path, runs, notes):
