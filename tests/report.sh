@@ -136,6 +136,14 @@ printf 'fragments = 4\nslow-momentum = 0.5\nslow-rate = 1\n' >>parts/config
 expect 0 '' "$report" cocod parts -o told.html
 holds told.html 'CoCoD-SGD, k 4, fragments 4, slow-momentum 0.5'
 lacks told.html 'slow-rate 1'
+cp -r cocod both # a name tells all of it, also where a part would do
+printf 'fragments = 4\ncompress = terngrad\n' >>both/config
+expect 0 '' "$report" cocod both -o told.html
+value told.html 'hidden ms' 'CoCoD-SGD, k 4, fragments 4, terngrad' 40.00
+run fast-1 2 local yes 0.11 0.005 0.005 180 'in a network whose name is longer than a chart has room for, 1'
+run fast-2 2 local yes 0.12 0.005 0.005 180 'in a network whose name is longer than a chart has room for, 2'
+expect 0 '' "$report" fast-1 fast-2 -o long.html # what is cut is not what tells them apart
+holds long.html 'for, 1</text>' 'for, 2</text>'
 
 # ---- a forecast ----
 printf '{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":4,"delay":0,"step_s":0.143}\n{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":8,"delay":0,"step_s":9}\n' >plan.jsonl

@@ -318,9 +318,9 @@ def read_runs(folders, notes):
 
 
 def names_of(runs):
-    """{id of a run: name}: algorithm and options; where runs share that, what else tells them apart."""
-    names = {id(run): run.algorithm for run in runs}
-    more = (lambda run: run.variant, lambda run: run.compression, lambda run: ranks_text(run.ranks), lambda run: run.model, lambda run: run.label, lambda run: run.type,
+    """{id of a run: name}: its method; where runs share that, what else tells them apart."""
+    names = {id(run): run.method for run in runs}
+    more = (lambda run: ranks_text(run.ranks), lambda run: run.model, lambda run: run.label, lambda run: run.type,
             lambda run: f"batch {run.batch}", lambda run: os.path.basename(os.path.realpath(run.folder)),
             lambda run: run.folder)
     for text in more:
