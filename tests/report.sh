@@ -145,6 +145,29 @@ run fast-2 2 local yes 0.12 0.005 0.005 180 'in a network whose name is longer t
 expect 0 '' "$report" fast-1 fast-2 -o long.html # what is cut is not what tells them apart
 holds long.html 'for, 1</text>' 'for, 2</text>'
 
+# ---- many methods: each can be told from the others ----
+many=
+for levels in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    run many$levels 2 cocod yes 0.13 0.01 0.05 $((140 + levels)) ''
+    printf 'compress = qsgd\nlevels = %s\n' $levels >>many$levels/config
+    many="$many many$levels"
+done
+expect 0 '' "$report" one block $many -o many.html
+whole many.html
+holds many.html '2 ranks, part 2 of 2' 'Time speedup over one rank: part 2 of 2' 'as blocking S-SGD' 'qsgd 12'
+lacks many.html 'part 3'
+expect 0 '' "$report" block many1 many2 many3 -o few.html
+lacks few.html 'part 1' 'as blocking S-SGD'
+cat >looks.py <<'EOF'
+import sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+from report_lib.charts import styles
+names = [(f"{kind} {n}", kind) for kind in ("ssgd", "cocod", "one", "two", "three", "four", "five") for n in range(9)]
+sys.exit(len(set(styles(names).values())) < len(names))
+EOF
+if python3 looks.py "$here/../launch"; then pass; else fail "two methods look alike"; fi
+
 # ---- a forecast ----
 printf '{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":4,"delay":0,"step_s":0.143}\n{"model":"tiny","label":"","ranks":2,"algorithm":"cocod","overlap":false,"period":8,"delay":0,"step_s":9}\n' >plan.jsonl
 expect 0 '' "$report" one block cocod few --plan plan.jsonl -o plan.html

@@ -1,12 +1,13 @@
 """What is drawn: each figure with its caption and the numbers behind it as tables.
 
 Colours hold for all charts: one for each algorithm, one for each part of a step, chosen so that the colour-blind
-can tell them apart. Runs of one algorithm differ in shade and dashes.
+can tell them apart. Runs of one algorithm differ in shade, dashes and point. What one chart could not show so that each
+can be told from the others is drawn in several.
 """
 import math, statistics
 from dataclasses import dataclass
 
-from report_lib.drawing import Drawing, Fault, named_tics, quote, shade, short, tics
+from report_lib.drawing import Drawing, Fault, named_tics, quote, round_step, shade, short, tics
 from report_lib.runs import NAN, algorithm_name, blocking, kind_order, listed, names_of, one_rank, ranks_text
 
 WIDTH = 1080
@@ -14,7 +15,9 @@ WIDTH = 1080
 KINDS = {"blocking": ("#4d4d4d", 5), "ssgd": ("#0072b2", 7), "local": ("#e69f00", 9), "cocod": ("#009e73", 13),
          "dasgd": ("#d55e00", 11), "pipe": ("#56b4e9", 5), "od": ("#7a5195", 7), "overlap-local": ("#cc79a7", 15)}
 OTHERS = [("#8c6d31", 9), ("#882255", 15), ("#999933", 5), ("#332288", 7)]
-VARIANTS = [(0, "solid"), (0.45, "(10,4)"), (-0.35, "(3,3)"), (0.25, "(12,3,3,3)"), (-0.6, "(6,2)")]
+SHADES = [0, 0.45, -0.35, 0.25, -0.6]
+DASHES = ["solid", "(10,4)", "(3,3)", "(12,3,3,3)", "(6,2)"]
+POINTS = [5, 9, 15, 11, 7, 13]
 PARTS = {"input": "#882255", "data": "#777777", "forward": "#a6c8e4", "backward": "#4c7fb0", "update": "#eedd88", "merge": "#aa4499",
          "wait": "#bb5566", "comm": "#44aa99", "evaluate": "#bbbbbb"}
 COMPUTE, CONTENTION = "#7f9fbf", "#ddaa33"
@@ -63,6 +66,13 @@ def chunks(items, most):
     return [items[i : i + most] for i in range(0, len(items), most)]
 
 
+def split(items, most):
+    """[(which part, items)]: as few parts as can be, of one size."""
+    n = math.ceil(len(items) / most)
+    parts = enumerate(chunks(items, math.ceil(len(items) / n)), 1)
+    return [(f"part {i} of {n}" if n > 1 else "", part) for i, part in parts]
+
+
 def grouped(runs, key):
     groups = {}
     for run in runs:
@@ -92,9 +102,10 @@ def styles(members):
     found, seen = {}, {}
     for name, kind in members:
         colour, point = KINDS[kind] if kind in KINDS else OTHERS[unknown.index(kind) % len(OTHERS)]
-        seen[kind] = seen.get(kind, -1) + 1
-        share, dashes = VARIANTS[seen[kind] % len(VARIANTS)]
-        found[name] = (shade(colour, share), point, dashes)
+        turn, n = divmod(seen.get(colour, 0), len(SHADES))  # a turn on, each shade has other dashes and points
+        seen[colour] = seen.get(colour, 0) + 1
+        point = POINTS[(POINTS.index(point) + turn) % len(POINTS)]
+        found[name] = (shade(colour, SHADES[n]), point, DASHES[(n + turn) % len(DASHES)])
     return found
 
 
@@ -107,14 +118,16 @@ def thin(windows):
             for part in chunks(windows, math.ceil(len(windows) / MOST_POINTS))]
 
 
-def curves(runs):
+def curves(runs, most=MOST_LINES):
     for key, members in parted([run for run in runs if run.windows],
                                lambda run: (run.model, run.label, ranks_text(run.ranks)), MOST_LINES):
-        yield curves_figure(members, headed("Training loss and test accuracy", *key))
+        for which, part in split(members, most):
+            yield curves_figure(part, members, headed("Training loss and test accuracy", *key, which))
 
 
-def curves_figure(runs, title):
-    names = names_of(runs)
+def curves_figure(runs, members, title):
+    """The members give the names and scales, also where some of them are drawn elsewhere."""
+    names = names_of(members)
     style = styles([(names[id(run)], run.kind) for run in sorted(runs, key=lambda run: run.ranks == 1)])
     lines = [thin(run.windows) for run in runs]
     loss = [(run, [[w[key] for key in ("epoch", "step", "seconds", "loss")] for w in line])
@@ -122,15 +135,17 @@ def curves_figure(runs, title):
     accuracy = [(run, [[e[key] for key in ("epoch", "step", "seconds")] + [100 * e["test_accuracy"]]
                        for e in run.evaluations]) for run in runs if run.evaluations]
     drawing = Drawing(title, WIDTH)
-    rows = [("training loss", "lines", loss, "[*:*]")]
+    reach = span if len(runs) < len(members) else lambda values: "[*:*]"
+    rows = [("training loss", "lines", loss, reach([w["loss"] for run in members for w in thin(run.windows)]))]
     if accuracy:
-        rows.append(("test accuracy, %", "linespoints", accuracy, span([r[3] for _, rs in accuracy for r in rs])))
+        values = [100 * e["test_accuracy"] for run in members for e in run.evaluations]
+        rows.append(("test accuracy, %", "linespoints", accuracy, narrow(values) or reach(values)))
     for name, look in style.items():
         drawing.entry(name, "with linespoints lw 1.6 ps 0.6 lc rgb '{}' pt {} dt {}".format(*look))
     for row, (what, with_, curve, y_range) in enumerate(rows):
         blocks = [(drawing.data(points), style[names[id(run)]]) for run, points in curve]
         for column, axis in enumerate(("epoch", "step", "seconds")):
-            end = max([run.windows[-1][axis] for run in runs] + [1e-6])
+            end = max([run.windows[-1][axis] for run in members] + [1e-6])
             left, top = WIDTH / 3 * column, 280 * row
             drawing.panel((left + 58, top + 28, left + WIDTH / 3 - 16, top + 226), f"""
 set title '{what}, by {axis}' offset 0,-0.5
@@ -146,11 +161,18 @@ set xlabel '{axis}' offset 0,0.4; set xrange [0:{1.02 * end:.9g}]; set yrange {y
                   [curve_table(run, names[id(run)], line) for run, line in zip(runs, lines)])
 
 
-def span(values):
+def narrow(values):
     """A range of at least 10 around values that hardly differ."""
     values = [value for value in values if math.isfinite(value)] or [0]
     low = max(0, (min(values) + max(values)) / 2 - 5)
-    return f"[{low:.9g}:{low + 10:.9g}]" if max(values) - min(values) < 8 else "[*:*]"
+    return f"[{low:.9g}:{low + 10:.9g}]" if max(values) - min(values) < 8 else ""
+
+
+def span(values):
+    """A range between round numbers that has all of these."""
+    values = [value for value in values if math.isfinite(value)] or [0]
+    unit = round_step(max(values) - min(values), 5)
+    return f"[{math.floor(min(values) / unit) * unit:.9g}:{math.ceil(max(values) / unit) * unit:.9g}]"
 
 
 def curve_table(run, name, line):
@@ -177,14 +199,16 @@ def parts_of(runs, run):
 def step_times(runs, planned):
     several = len({run.task for run in runs}) > 1
     for (model, kind, batch), members in grouped([run for run in runs if run.step_s > 0], lambda run: run.task):
-        for label, part in parted(members, lambda run: (run.label,), MOST_BARS):
+        for label, group in parted(members, lambda run: (run.label,), MOST_BARS):
             what = ([model, kind, f"batch {batch}"] if several else []) + list(label)
-            for bars in chunks(part, MOST_BARS):
-                yield step_figure(runs, bars, headed("Time of a step", *what), planned)
+            for which, bars in split(group, MOST_BARS):
+                yield step_figure(runs, bars, group, headed("Time of a step", *what, which), planned)
 
 
-def step_figure(runs, members, title, planned):
-    names = [short(name) for name in names_of(members).values()]
+def step_figure(runs, members, group, title, planned):
+    """The group gives the names and the scale, also where some of it is drawn elsewhere."""
+    names = names_of(group)
+    names = [short(names[id(run)]) for run in members]
     bars = {"compute": [], "contention": [], "exposed communication": [], "waiting for input": []}
     hidden, ends, forecasts, rows = [], [], [], []
     fed = any(run.input_s > 1e-3 * run.step_s for run in members)  # else the bar could not be seen
@@ -207,7 +231,8 @@ def step_figure(runs, members, title, planned):
         del bars["contention"]
     if not fed:
         del bars["waiting for input"]
-    highest = max([end[3] for end in ends] + [x for x, _ in forecasts] + [h[3] for h in hidden])
+    reach = lambda run: (run.step_s, run.step_s + run.spread_s, run.forecast_s, run.comm_s - run.wait_s)
+    highest = 1e3 * max(s for run in group for s in reach(run) if math.isfinite(s))
     drawing = Drawing(title, WIDTH)
     colours = {"compute": COMPUTE, "contention": CONTENTION, "exposed communication": PARTS["wait"],
                "waiting for input": PARTS["input"]}
@@ -257,16 +282,20 @@ def place_name(runs, at):
 
 
 def series(runs):
-    """{id of a run: name of its line} and {name: style}: the method, with its algorithm's options where they are one
-    set or are compared with others."""
+    """{id of a run: name of its line}: the method, with its algorithm's options where they are one set or are
+    compared with others."""
     names = {}
     for kind, members in grouped(sorted(runs, key=kind_order), lambda run: run.kind):
         at = grouped(members, lambda run: (place(run), run.ranks))
         compared = any(len({run.options for run in there}) > 1 for _, there in at)
         told = compared or len({run.options for run in members}) == 1
         names.update({id(run): run.method if told else listed(algorithm_name(kind), run.told) for run in members})
-    kinds = {names[id(run)]: run.kind for run in sorted(runs, key=kind_order)}
-    return names, styles(kinds.items())
+    return names
+
+
+def looks(runs, names):
+    """{name: style} of the runs' lines or bars."""
+    return styles({names[id(run)]: run.kind for run in sorted(runs, key=kind_order)}.items())
 
 
 def forecast_rate(run):
@@ -279,13 +308,18 @@ def sized(runs):
 
 
 def speedups(runs, planned):
-    for part in chunks(sized(runs), MOST_PANELS):
-        yield speedup_figure(runs, part, "Time speedup over one rank", planned)
+    for groups in chunks(sized(runs), MOST_PANELS):
+        drawn = [run for _, members in groups for run in members]
+        names = series(drawn)
+        for which, part in split(list(looks(drawn, names)), MOST_LINES):
+            there = [(at, [run for run in members if names[id(run)] in part]) for at, members in groups]
+            yield speedup_figure(runs, [group for group in there if group[1]], names,
+                                 headed("Time speedup over one rank", which), planned)
 
 
-def speedup_figure(runs, groups, title, planned):
+def speedup_figure(runs, groups, names, title, planned):
     drawn = [run for _, members in groups for run in members]
-    names, style = series(drawn)
+    style = looks(drawn, names)
     columns = 2 if len(groups) in (2, 4) else min(len(groups), 3)
     width, panel = (WIDTH / columns, 360) if columns > 1 else (640, 400)
     drawing = Drawing(title, width * columns)
@@ -343,16 +377,23 @@ def gains(runs, planned):
         there = [run for run in members if run.ranks == size]
         if len(there) > 1:
             largest.append((at, there))
-    bars = len({run.method for _, members in largest for run in members})
-    for part in chunks(largest, max(1, 28 // max(1, bars))):
-        yield gain_figure(runs, part, "Speedup over blocking S-SGD", planned)
+    drawn = [run for _, members in largest for run in members]
+    style = looks(drawn, series(drawn))
+    named = len(style) > min(MOST_LINES, len({colour for colour, _, _ in style.values()}))
+    bars = len({run.method for run in drawn})
+    for part in chunks(largest, 1 if named else max(1, 28 // max(1, bars))):
+        at, members = part[0]
+        what = [place_name(drawn, at), ranks_text(members[0].ranks)] if named else []
+        yield gain_figure(runs, part, headed("Speedup over blocking S-SGD", *what), planned, named)
 
 
-def gain_figure(runs, groups, title, planned):
+def gain_figure(runs, groups, title, planned, named):
+    """named: one group of more bars than a legend can tell apart, each with its name."""
     drawn = [run for _, members in groups for run in members]
-    names, style = series(drawn)
-    width = max(480, min(WIDTH, 90 + len(groups) * (len(style) * 44 + 40)))
-    bar = 0.84 / len(style)
+    names = series(drawn)
+    style = looks(drawn, names)
+    width = WIDTH if named else max(480, min(WIDTH, 90 + len(groups) * (len(style) * 44 + 40)))
+    bar = 0.84 / (1 if named else len(style))
     bars, tops, forecasts, labels = {name: [] for name in style}, [], [], []
     for g, (at, members) in enumerate(groups):
         blocked = blocking(runs, members[0])
@@ -362,19 +403,30 @@ def gain_figure(runs, groups, title, planned):
         for n, name in enumerate(style):
             own = [run for run in members if names[id(run)] == name]
             if own:
-                x, height = g - 0.42 + bar * (n + 0.5), mean(run.rate for run in own) / base
+                x, height = n if named else g - 0.42 + bar * (n + 0.5), mean(run.rate for run in own) / base
                 forecast = mean(forecast_rate(run) for run in own) / expected
                 bars[name].append((x, height, bar * 0.9))
                 tops.append((x, max(height, forecast if forecast > 0 else 0), height))
                 forecasts += [(x, forecast)] if forecast > 0 else []
     drawing = Drawing(title, width)
-    plots = [drawing.plot(bars[name], f"using 1:2:3 with boxes fs solid 1 noborder fc rgb '{style[name][0]}'", name)
-             for name in style]
-    plots.append(drawing.plot(tops, "using 1:2:(sprintf('%.2f', $3)) with labels offset 0,0.8 tc rgb '#222222'"))
+    box, at, aside = (("(0):1:(0):2:($1-$3/2):($1+$3/2) with boxxyerror", "2:1", "left offset 1,0") if named else
+                      ("1:2:3 with boxes", "1:2", "offset 0,0.8"))
+    plots = [drawing.plot(bars[name], f"using {box} fs solid 1 noborder fc rgb '{style[name][0]}'",
+                          None if named else name) for name in style]
+    plots.append(drawing.plot(tops, f"using {at}:(sprintf('%.2f', $3)) with labels {aside} tc rgb '#222222'"))
     if forecasts:
-        plots.append(drawing.plot(forecasts, f"using 1:2 {FORECAST}", "forecast"))
-    drawing.panel((58, 12, width - 12, 282), f"""set ylabel 'speedup over blocking S-SGD' offset 1.5,0
-set xrange [-0.5:{len(groups) - 0.5}]; set yrange [0:{1.15 * max(top for _, top, _ in tops):.9g}]
+        plots.append(drawing.plot(forecasts, f"using {at} {FORECAST}", "forecast"))
+    most = 1.15 * max(top for _, top, _ in tops)
+    if named:
+        plots.insert(0, drawing.plot([(1, -0.5), (1, len(style) - 0.5)], f"using 1:2 {IDEAL}", "as blocking S-SGD"))
+        left = 7 * max(len(short(name)) for name in style) + 20
+        drawing.panel((left, 8, width - 20, 14 + 22 * len(style)), f"""
+set xlabel 'speedup over blocking S-SGD' offset 0,0.4
+set xrange [0:{most:.9g}]; set yrange [{len(style) - 0.5}:-0.5]
+{named_tics("y", [(short(name), n) for n, name in enumerate(style)])}; {tics("x", most, 10)}""", plots)
+    else:
+        drawing.panel((58, 12, width - 12, 282), f"""set ylabel 'speedup over blocking S-SGD' offset 1.5,0
+set xrange [-0.5:{len(groups) - 0.5}]; set yrange [0:{most:.9g}]
 {named_tics("x", labels)}
 set arrow from graph 0, first 1 to graph 1, first 1 nohead dt (2,3) lc rgb '#888888' back""", plots)
     caption = "Images/s over those of S-SGD without overlap on the same number of ranks, the largest on which it ran."
@@ -441,7 +493,9 @@ set xrange [0:{end - begin:.9g}]; set yrange [{bottom - 0.4}:-0.6]
 
 def picture(runs):
     groups = sized(runs)
-    figure = speedup_figure(runs, groups, "Time speedup over one rank", False) if groups else next(curves(runs), None)
+    names = series([run for _, members in groups for run in members])
+    figure = (speedup_figure(runs, groups, names, "Time speedup over one rank", False) if groups else
+              next(curves(runs, len(runs)), None))
     if not figure:
         raise Fault("--picture: the runs have neither several sizes nor a window of steps to draw")
     return '<?xml version="1.0" encoding="utf-8"?>\n' + figure.svg

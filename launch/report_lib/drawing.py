@@ -94,9 +94,13 @@ def short(text, most=54):
 
 def tics(axis, highest, most=5):
     """At most so many round steps up to the highest value: labels then have room."""
-    rough = max(highest, 1e-9) / most
+    return f"set {axis}tics {round_step(highest, most):.9g}"
+
+
+def round_step(length, most):
+    rough = max(length, 1e-9) / most
     unit = 10 ** math.floor(math.log10(rough))
-    return f"set {axis}tics {next(unit * f for f in (1, 2, 2.5, 5, 10) if unit * f >= rough * 0.999):.9g}"
+    return next(unit * f for f in (1, 2, 2.5, 5, 10) if unit * f >= rough * 0.999)
 
 
 def named_tics(axis, names):
