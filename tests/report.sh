@@ -213,6 +213,25 @@ expect 0 '' "$report" again -o again.html
 value again.html loss 20 1.250
 value again.html seconds 20 2.500
 
+# ---- what the accuracies are of ----
+lacks page.html 'best test accuracy'
+holds page.html 'tested on data that were not recorded'
+for name in cocod block; do
+    cp -r $name $name-real
+    echo 'data = cifar10:DIR' >>$name-real/config
+    cp -r $name $name-made
+    echo 'data = synthetic:train=64,test=16' >>$name-made/config
+done
+expect 0 '' "$report" block-real cocod-real -o data.html
+holds data.html 'tested on cifar10:DIR.' 'best test accuracy, 62.50 %'
+lacks data.html 'made by the program'
+expect 0 '' "$report" block-made cocod-made -o data.html
+holds data.html 'tested on synthetic:train=64,test=16. Synthetic pictures are made by the program'
+lacks data.html 'best test accuracy'
+expect 0 '' "$report" block-made cocod-real -o data.html
+holds data.html 'tested on cifar10:DIR; synthetic:train=64,test=16. Synthetic'
+lacks data.html 'best test accuracy'
+
 # ---- a timeline: two rounds of two steps ----
 python3 - >cocod/timeline.json <<'EOF'
 import json

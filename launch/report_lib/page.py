@@ -87,6 +87,14 @@ def commit(run):
     return str(run.record.get("commit", "unknown"))
 
 
+def data(run):
+    return run.config.get("data") or "data that were not recorded"
+
+
+def made(data):
+    return data.split(":")[0] == "synthetic"
+
+
 def days(runs):
     began = [run.record.get("started") for run in runs]
     found = sorted({datetime.datetime.fromtimestamp(at, datetime.timezone.utc).date().isoformat()
@@ -101,9 +109,12 @@ def opening(runs, notes):
     ranks = ranks_text(sizes[0]) if len(sizes) == 1 else ", ".join(map(str, sizes[:-1])) + f" and {sizes[-1]} ranks"
     each = lambda value: "; ".join(sorted({value(run) for run in runs}))
     said = [f"{len(runs)} run{'s' * (len(runs) > 1)} of {each(lambda run: run.model)} on {ranks}{days(runs)}.",
-            f"Machine: {each(machine)}.", f"Versions: {each(versions)}.", f"Commit: {each(commit)}."]
+            f"Trained and tested on {each(data)}.", f"Machine: {each(machine)}.", f"Versions: {each(versions)}.", f"Commit: {each(commit)}."]
+    sets = {data(run) for run in runs}
+    if any(map(made, sets)):
+        said.insert(2, "Synthetic pictures are made by the program: accuracies on them say nothing of real ones.")
     best = max((run for run in runs if math.isfinite(run.accuracy)), key=lambda run: run.accuracy, default=None)
-    if best and len(runs) > 1:
+    if best and len(runs) > 1 and len(sets) == 1 and best.config.get("data") and not made(data(best)):
         said.append(f"The best test accuracy, {fixed(100 * best.accuracy, 2)} %, is that of {best.name}.")
     warnings = []
     for what, value in (("commit", commit), ("machine", machine), ("versions", versions)):
