@@ -232,6 +232,13 @@ expect 0 '' "$report" block-made cocod-real -o data.html
 holds data.html 'tested on cifar10:DIR; synthetic:train=64,test=16. Synthetic'
 lacks data.html 'best test accuracy'
 
+# ---- a speed that was set ----
+cp -r cocod paced
+echo 'pace = 1.5' >>paced/config
+expect 0 '' "$report" block paced -o paced.html
+holds paced.html 'In 1 of 2 runs forward and backward were set to take 1.5 s'
+lacks page.html '--pace'
+
 # ---- a timeline: two rounds of two steps ----
 python3 - >cocod/timeline.json <<'EOF'
 import json

@@ -110,6 +110,10 @@ def opening(runs, notes):
     each = lambda value: "; ".join(sorted({value(run) for run in runs}))
     said = [f"{len(runs)} run{'s' * (len(runs) > 1)} of {each(lambda run: run.model)} on {ranks}{days(runs)}.",
             f"Trained and tested on {each(data)}.", f"Machine: {each(machine)}.", f"Versions: {each(versions)}.", f"Commit: {each(commit)}."]
+    paces = [pace for run in runs if (pace := run.config.get("pace", "0")) != "0"]
+    if paces:
+        said.append(f"In {len(paces)} of {len(runs)} runs forward and backward were set to take "
+                    f"{' or '.join(sorted(set(paces)))} s (--pace): the time of compute is not the machine’s own.")
     sets = {data(run) for run in runs}
     if any(map(made, sets)):
         said.insert(2, "Synthetic pictures are made by the program: accuracies on them say nothing of real ones.")
