@@ -156,6 +156,11 @@ static void tell(const ts_trainer *t, const measure *m, const choice *c, double 
     else
         ts_warn("period auto: %s; even with k %lld, the longest, %s waits for %.2g %% of a step",
                 times, (long long)c->period, who, 100 * c->excess);
+    if (!strcmp(t->config->algorithm, "dasgd") && m->average_s > (double)a->delay * m->step_s &&
+        a->delay)
+        ts_warn("period auto: an average takes %.2g local steps and is waited for after %lld; only "
+                "a long period makes that rare: give a larger --delay, or auto",
+                m->average_s / m->step_s, (long long)a->delay);
     if (c->period > t->total)
         ts_warn("period auto: k %lld exceeds the run's %lld local steps, so nothing is averaged "
                 "before its end",
