@@ -28,8 +28,7 @@ static int add_node(ts_builder *b, int from, const char *name, const ts_op_desc 
                                 b->n, name, desc->out.c, desc->out.h, desc->out.w, b->input.h,
                                 b->input.w));
     if (from >= 0 && has_weights(desc)) {
-        if (!*name)
-            return fail(b, TS_ERROR(TS_EUSAGE, "node %d has parameters and no name", b->n));
+        if (!*name) return fail(b, TS_ERROR(TS_EUSAGE, "node %d has parameters and no name", b->n));
         for (int i = 0; i < b->n; i++)
             if (!strcmp(b->nodes[i].name, name))
                 return fail(b, TS_ERROR(TS_EUSAGE,
@@ -71,6 +70,7 @@ int ts_build_input(ts_builder *b)
 static int windows(ts_builder *b, int pixels, int kernel, int stride, int padding)
 {
     int room = pixels + 2 * padding - kernel;
+    if (b->status) return 0;
     if (kernel > 0 && stride > 0 && padding >= 0) return room < 0 ? 0 : room / stride + 1;
     fail(b, TS_ERROR(TS_EUSAGE,
                      "node %d has windows of %d pixels, %d apart, with a padding of %d: kernel and "

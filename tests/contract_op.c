@@ -459,8 +459,7 @@ static int check_nan(const ts_op_ops *backend, const ts_op_desc *d, size_t at)
         b->x[at] = NAN;
         put((void *)(uintptr_t)b->a.x, b->x, d->in, d->in_layout, d->type);
         run_passes(b);
-        b->y = take(b->a.y, d->out, d->layout,
-                    d->kind == TS_OP_CROSS_ENTROPY ? TS_F32 : b->y_type);
+        b->y = take(b->a.y, d->out, d->layout, d->kind == TS_OP_CROSS_ENTROPY ? TS_F32 : b->y_type);
     }
     name_subject(mine.op);
     for (size_t i = 0; i < ts_shape_count(d->out); i++) {

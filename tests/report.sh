@@ -156,6 +156,12 @@ expect 0 '' "$report" one block $many -o many.html
 whole many.html
 holds many.html '2 ranks, part 2 of 2' 'Time speedup over one rank: part 2 of 2' 'as blocking S-SGD' 'qsgd 12'
 lacks many.html 'part 3'
+for n in 1 2 3 4 5 6 7 8 9; do # more than a chart has, all of one loss
+    cp -r cocod flat$n
+    grep -m 1 '"kind":"window"' cocod/metrics.jsonl >flat$n/metrics.jsonl
+done
+expect 0 '' "$report" flat? -o flat.html
+whole flat.html
 expect 0 '' "$report" block many1 many2 many3 -o few.html
 lacks few.html 'part 1' 'as blocking S-SGD'
 cat >looks.py <<'EOF'

@@ -1,5 +1,5 @@
-/* step.h - the kernel of contract_device on CUDA, so that streams run beside each other there as those
- * of training do: that host functions of two streams do, CUDA does not promise. */
+/* step.h - the kernel of contract_device on CUDA, so that streams run beside each other there as
+ * those of training do: that host functions of two streams do, CUDA does not promise. */
 #ifndef TS_TESTS_STEP_H
 #define TS_TESTS_STEP_H
 

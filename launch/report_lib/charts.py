@@ -171,6 +171,8 @@ def narrow(values):
 def span(values):
     """A range between round numbers that has all of these."""
     values = [value for value in values if math.isfinite(value)] or [0]
+    if max(values) == min(values):
+        return "[*:*]"
     unit = round_step(max(values) - min(values), 5)
     return f"[{math.floor(min(values) / unit) * unit:.9g}:{math.ceil(max(values) / unit) * unit:.9g}]"
 
@@ -312,14 +314,13 @@ def speedups(runs, planned):
         drawn = [run for _, members in groups for run in members]
         names = series(drawn)
         for which, part in split(list(looks(drawn, names)), MOST_LINES):
-            there = [(at, [run for run in members if names[id(run)] in part]) for at, members in groups]
-            yield speedup_figure(runs, [group for group in there if group[1]], names,
-                                 headed("Time speedup over one rank", which), planned)
+            yield speedup_figure(runs, groups, names, part, headed("Time speedup over one rank", which), planned)
 
 
-def speedup_figure(runs, groups, names, title, planned):
+def speedup_figure(runs, groups, names, part, title, planned):
+    """The groups give the scales, also where only a part of their lines is drawn."""
     drawn = [run for _, members in groups for run in members]
-    style = looks(drawn, names)
+    style = {name: look for name, look in looks(drawn, names).items() if name in part}
     columns = 2 if len(groups) in (2, 4) else min(len(groups), 3)
     width, panel = (WIDTH / columns, 360) if columns > 1 else (640, 400)
     drawing = Drawing(title, width * columns)
@@ -354,7 +355,7 @@ set xtics ({", ".join(map(str, sizes))}); set ytics autofreq""", plots)
     if any(run.forecast_s > 0 for run in drawn):
         caption += " Dashed lines with open points are the forecast, over the same measured run on one rank."
         drawing.entry("forecast (open)", "with linespoints dt (6,4) lw 1.2 ps 0.9 lc rgb '#333333' pt 6")
-    return Figure(title, caption, drawing.svg(), [speedup_table(runs, drawn, planned)])
+    return Figure(title, caption, drawing.svg(), [speedup_table(runs, [run for run in drawn if names[id(run)] in part], planned)])
 
 
 def speedup_table(runs, drawn, planned):
@@ -494,7 +495,7 @@ set xrange [0:{end - begin:.9g}]; set yrange [{bottom - 0.4}:-0.6]
 def picture(runs):
     groups = sized(runs)
     names = series([run for _, members in groups for run in members])
-    figure = (speedup_figure(runs, groups, names, "Time speedup over one rank", False) if groups else
+    figure = (speedup_figure(runs, groups, names, names.values(), "Time speedup over one rank", False) if groups else
               next(curves(runs, len(runs)), None))
     if not figure:
         raise Fault("--picture: the runs have neither several sizes nor a window of steps to draw")

@@ -27,7 +27,7 @@ job_is_finished() { # RUN
     grep -qs '"state": "finished"' "$1/run.json"
 }
 
-# A finished run is the one that is asked for, or this fails: each option that is given is as in its config.
+# A finished run is the one that is asked for, or this fails: each option of the command line is as in its config.
 # An auto, which the config holds as the number that was found, fits any.
 job_check_same() { # RUN [--option value ...]
     local run=$1 key value had

@@ -1,7 +1,8 @@
 /* choose.c - which of cuDNN's plans is the fastest: timed once, then remembered in a file by GPU
- * (and whether ranks share it), cuDNN version, shape and type, so that the next run starts at once and takes the same plans. The
- * file is $TWINSTREAM_CACHE/cudnn-plans, else $XDG_CACHE_HOME/twinstream/..., else
- * ~/.cache/twinstream/...; a line a choice, the first one counts. */
+ * (and whether ranks share it), cuDNN version, shape and type, so that the next run starts at once
+ * and takes the same plans. The file is $TWINSTREAM_CACHE/cudnn-plans, else
+ * $XDG_CACHE_HOME/twinstream/..., else ~/.cache/twinstream/...; a line a choice, the first one
+ * counts. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/base/file.h"
@@ -304,6 +305,12 @@ static ts_status import_ranks(ts_model *model, float *parameters, float *statist
     return ts_stream_sync(stream);
 }
 
+static bool is_older(const struct stat *a, const struct stat *b)
+{
+    const struct timespec *s = &a->st_mtim, *t = &b->st_mtim;
+    return s->tv_sec < t->tv_sec || (s->tv_sec == t->tv_sec && s->tv_nsec < t->tv_nsec);
+}
+
 static bool is_folder(const char *path)
 {
     DIR *folder = opendir(path);
@@ -311,15 +318,19 @@ static bool is_folder(const char *path)
     return folder != NULL;
 }
 
-/* A run's folder stands for its model, or else for its newest checkpoint. */
+/* A run's folder stands for its model or its newest checkpoint, the later one: a run that goes on
+ * leaves its model where it is until it ends. */
 static ts_status find_model(const char *from, char *path)
 {
-    char all[PATH_BYTES];
-    TS_TRY(ts_file_join(path, PATH_BYTES, from, "model.safetensors"));
-    if (ts_file_exists(path)) return TS_OK;
+    char all[PATH_BYTES], model[PATH_BYTES];
+    struct stat ours, newest;
     snprintf(path, PATH_BYTES, "%s", from);
     TS_TRY(ts_file_join(all, sizeof all, from, "checkpoints"));
-    nth_newest(all, 0, path);
+    TS_TRY(ts_file_join(model, sizeof model, from, "model.safetensors"));
+    bool saved = nth_newest(all, 0, path) && !stat(path, &newest);
+    if (!stat(model, &ours) && (!saved || is_older(&newest, &ours)))
+        snprintf(path, PATH_BYTES, "%s", model);
+    if (strcmp(path, from)) ts_info("weights of %s", path);
     return TS_OK;
 }
 

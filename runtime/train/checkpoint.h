@@ -32,8 +32,8 @@ bool ts_checkpoint_exists(const char *run);
 ts_status ts_model_export(ts_model *model, const float *parameters, const float *statistics,
                           int64_t batches, const char *path, ts_stream *stream);
 /* Into device vectors. `from`: a model file, a checkpoint's folder (the mean over its ranks), or a
- * run's for its model or else its newest checkpoint. TS_EDATA names a tensor that is missing or has
- * another shape. */
+ * run's for its model or its newest checkpoint, the later one. TS_EDATA names a tensor that is
+ * missing or has another shape. */
 ts_status ts_model_import(ts_model *model, float *parameters, float *statistics, const char *from,
                           ts_stream *stream);
 

@@ -130,7 +130,7 @@ static const ts_option run_rows[] = {
      "a checkpoint, or a run's folder for its newest; auto: this run's newest if there is one"},
     {"weights", TS_OPTION_TEXT, AT(weights), "", NULL, 0, 0,
      "what eval evaluates, or where train starts: a .safetensors file with torchvision's names, a "
-     "checkpoint, or a run's folder for its model or else its newest checkpoint"},
+     "checkpoint, or a run's folder for its model or its newest checkpoint, the later one"},
     {"export", TS_OPTION_BOOL, AT(export_model), "yes", NULL, 0, 0,
      "write the consensus model as model.safetensors at the end"},
     {"timeline", TS_OPTION_BOOL, AT(timeline), "no", NULL, 0, 0,

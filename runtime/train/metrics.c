@@ -121,21 +121,22 @@ ts_status ts_metrics_open(ts_trainer *t, ts_metrics **metrics_p)
     TS_TRY_TO(status, fail, ts_stream_sync(t->compute));
     m->before = *m->windows[0].sums;
     m->sent = t->communicator->sent_bytes;
-    if (t->world->rank == 0) {
-        TS_TRY_TO(status, fail, ts_file_join(m->path, sizeof m->path, t->run, "metrics.jsonl"));
-        TS_TRY_TO(status, fail, ts_json_cut(m->path, is_before, &t->step));
-        m->file = fopen(m->path, "a");
-        if (!m->file) {
-            status = TS_ERROR(TS_EIO, "cannot open %s: %s", m->path, strerror(errno));
-            goto fail;
-        }
-        if (t->shares.weighted && !t->step) TS_TRY_TO(status, fail, ts_metrics_divided(m));
-    }
     *metrics_p = m;
     return TS_OK;
 fail:
     ts_metrics_close(m);
     return status;
+}
+
+ts_status ts_metrics_begin(ts_metrics *m)
+{
+    const ts_trainer *t = m->t;
+    if (t->world->rank) return TS_OK;
+    TS_TRY(ts_file_join(m->path, sizeof m->path, t->run, "metrics.jsonl"));
+    TS_TRY(ts_json_cut(m->path, is_before, &t->step));
+    m->file = fopen(m->path, "a");
+    TS_NEED(m->file, TS_EIO, "cannot open %s: %s", m->path, strerror(errno));
+    return t->shares.weighted && !t->step ? ts_metrics_divided(m) : TS_OK;
 }
 
 void ts_metrics_close(ts_metrics *m)
@@ -406,7 +407,8 @@ int64_t ts_metrics_own_steps(const ts_metrics *m)
 ts_step_times ts_metrics_own(ts_metrics *m)
 {
     double ns = 1e-9 / (double)m->own.steps;
-    ts_step_times times = {.step_s = (double)m->own.step * ns, .batch_s = (double)m->own.batch * ns};
+    ts_step_times times = {.step_s = (double)m->own.step * ns,
+                           .batch_s = (double)m->own.batch * ns};
     m->own.steps = m->own.step = m->own.batch = 0;
     return times;
 }

@@ -34,8 +34,8 @@ static ts_status check_versions(ts_world *world)
  */
 static bool is_own(const char *key)
 {
-    static const char *const own[] = {"data",           "device", "graphs", "input-rate", "keep",
-                                      "label",          "ops",    "pace",   "prefetch",   "run",
+    static const char *const own[] = {"data",           "device",    "graphs", "input-rate", "keep",
+                                      "label",          "ops",       "pace",   "prefetch",   "run",
                                       "loader-threads", "run-ahead", "verbose"};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (!strcmp(key, own[i])) return true;
@@ -58,7 +58,7 @@ static void add_setting(void *context, const char *key, const char *value)
 {
     settings *s = context;
     if (is_own(key) || s->n >= sizeof s->text) return;
-    if (is_given(key) && *value) value = "(given)";
+    if (is_given(key) && *value && strcmp(value, "auto")) value = "(given)";
     s->n += (size_t)snprintf(s->text + s->n, sizeof s->text - s->n, "%s = %s\n", key, value);
 }
 

@@ -139,8 +139,8 @@ ts_augment ts_trainer_augment(const ts_trainer *t)
 
 static ts_status copy_path(char *to, size_t bytes, const char *path)
 {
-    TS_NEED(strlen(path) + NAMES_BYTES < bytes, TS_EUSAGE,
-            "--run has %zu characters; at most %zu", strlen(path), bytes - NAMES_BYTES - 1);
+    TS_NEED(strlen(path) + NAMES_BYTES < bytes, TS_EUSAGE, "--run has %zu characters; at most %zu",
+            strlen(path), bytes - NAMES_BYTES - 1);
     snprintf(to, bytes, "%s", path);
     return TS_OK;
 }
@@ -273,12 +273,16 @@ static ts_status find_resume(const ts_trainer *t, const char **from_p)
 /* From here on the folder is this run's; before, a refused one left all that was there. */
 static ts_status begin_record(const ts_trainer *t)
 {
+    static const char *const old[] = {"run.json", "timeline.json"};
     char path[sizeof t->run];
     if (t->world->rank) return TS_OK;
-    TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
-    (void)unlink(path);
+    for (size_t i = 0; i < sizeof old / sizeof *old; i++) {
+        TS_TRY(ts_file_join(path, sizeof path, t->run, old[i]));
+        (void)unlink(path);
+    }
     TS_TRY(ts_file_join(path, sizeof path, t->run, "config"));
-    return ts_option_set_save(t->options, path);
+    TS_TRY(ts_option_set_save(t->options, path));
+    return ts_metrics_begin(t->metrics);
 }
 
 /* Stretches that may fail on one rank alone end in an agreement, so that no rank is left waiting

@@ -91,6 +91,8 @@ ts_status ts_evaluator_run(ts_evaluator *evaluator, ts_score *score);
 
 /* ---- metrics.c: windows, lines, totals ---- */
 ts_status ts_metrics_open(ts_trainer *trainer, ts_metrics **metrics_p);
+/* Rank 0: lines of metrics.jsonl that this run makes anew are dropped. */
+ts_status ts_metrics_begin(ts_metrics *metrics);
 void ts_metrics_close(ts_metrics *metrics);
 /* After each enqueued step: closes a window when it is full, writes those that finished. */
 ts_status ts_metrics_step(ts_metrics *metrics);

@@ -13,7 +13,6 @@
 
 #include "runtime/algorithms/averaging.h"
 #include "runtime/base/clock.h"
-#include "runtime/base/file.h"
 #include "runtime/base/log.h"
 #include "runtime/plan/plan.h"
 #include "runtime/train/checkpoint.h"

@@ -370,9 +370,9 @@ static ts_status cuda_launch(ts_stream *stream, const ts_kernel *kernel, const v
                              size_t bytes)
 {
     TS_TRY(check_stream(stream));
-    TS_TRY(check_args(kernel, bytes));
     if (!kernel->enqueue && is_host_memory(TS_MEMORY_DEVICE))
         return cuda_run_on_host(stream, kernel, args, bytes);
+    TS_TRY(check_args(kernel, bytes));
     TS_NEED(kernel->enqueue, TS_EUNSUPPORTED, "kernel %s has no CUDA launcher", kernel->name);
     return kernel->enqueue(args, ts_cuda_stream(stream));
 }
