@@ -160,7 +160,7 @@ expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 
 expect 65 'holds algorithm.begun|would not take up' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 2 --run r6 --resume other4
 cp other1/config kept
 expect 64 'is there already, of a later step|--run' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm pipe --synchronous-steps 4 --momentum 0.5 --run other1
-expect 65 'options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm local --run other1 --resume other1
+expect 65 'give --algorithm pipe' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm local --run other1 --resume other1
 same "a refused run has left its options in a run's folder" kept other1/config
 expect 64 'rank 1 differs|learning-rate = 0.05' "$mpirun" 1 "$program" train $quick --run r5 : -np 1 "$program" train $quick --learning-rate 0.06 --run r5
 expect 64 'rank 1 differs|timeline = yes' "$mpirun" 1 "$program" train $quick --timeline --run r5 : -np 1 "$program" train $quick --run r5
