@@ -4,6 +4,7 @@
  * pass, each type, relative norm of the difference; a second run gives the same bits, and nothing
  * around a buffer is touched. A failure names the op, the backend and the pass or buffer. */
 #include <math.h>
+#include <omp.h>
 
 #include "ops/element.h"
 #include "tests/check.h"
@@ -444,6 +445,24 @@ static void test_backends(void **state)
     assert_true(compared[0] > 40 && compared[1] > 30);
 }
 
+/* OpenMP's number of threads is each thread's own: that of a program's main thread, which plans, is
+ * not that of the stream's, which runs. The guards behind scratch tell. */
+static void test_planned_on_another_thread(void **state)
+{
+    int threads = omp_get_max_threads();
+    (void)state;
+    omp_set_num_threads(1);
+    for (int i = 0; i < N_CASES; i++)
+        for (int type = 0; type < 2; type++) {
+            ts_op_desc d = case_of(i, type ? TS_BF16 : TS_F32);
+            if (d.kind != TS_OP_CONV || d.in.h > 32 || d.in.c > 128) continue;
+            d.type = d.out_type = type ? TS_BF16 : TS_F32;
+            d.training = d.needs_dx = true;
+            compare_case(&d);
+        }
+    omp_set_num_threads(threads);
+}
+
 /* ---- a number that is none ---- */
 
 /* A NaN at x[at] makes NaN at least what it makes of the reference: a diverged model shows in its
@@ -678,6 +697,7 @@ int main(void)
         cmocka_unit_test(test_reference_gradients),
         cmocka_unit_test(test_pack_is_exact),
         cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_planned_on_another_thread),
         cmocka_unit_test(test_nan_stays),
         cmocka_unit_test(test_batch_is_its_pictures),
     };
