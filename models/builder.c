@@ -11,11 +11,6 @@ static int fail(ts_builder *b, ts_status status)
     return -1;
 }
 
-static bool has_weights(const ts_op_desc *desc)
-{
-    return desc->kind == TS_OP_CONV || desc->kind == TS_OP_BATCH_NORM || desc->kind == TS_OP_LINEAR;
-}
-
 static int add_node(ts_builder *b, int from, const char *name, const ts_op_desc *desc)
 {
     if (b->status) return -1;
@@ -27,7 +22,7 @@ static int add_node(ts_builder *b, int from, const char *name, const ts_op_desc 
                                 "pixels, too small for this network?",
                                 b->n, name, desc->out.c, desc->out.h, desc->out.w, b->input.h,
                                 b->input.w));
-    if (from >= 0 && has_weights(desc)) {
+    if (ts_op_plain_weight_count(desc)) {
         if (!*name) return fail(b, TS_ERROR(TS_EUSAGE, "node %d has parameters and no name", b->n));
         for (int i = 0; i < b->n; i++)
             if (!strcmp(b->nodes[i].name, name))

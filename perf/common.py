@@ -9,6 +9,7 @@ import json, os, re, subprocess, sys
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 TOOL = os.path.join(TOP, "tests", "netlab")
 EPOCH = 64  # steps, of the lab's synthetic pictures
+WARM = 0.2  # the share of a training in which dgc's density comes down
 # Multiply-adds of a picture's forward pass and parameters, from `twinstream train`'s run.json.
 MODELS = {"resnet18": (555422720, 11173962), "vgg16": (313201664, 14724042)}
 

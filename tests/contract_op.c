@@ -279,7 +279,7 @@ static void collect(bench *b)
     const ts_op *op = b->op;
     size_t x_bytes = b->x_n * ts_type_bytes(d->type), y_bytes = b->y_n * ts_type_bytes(b->y_type);
     name_subject(op);
-    b->y = take(b->a.y, d->out, d->layout, d->kind == TS_OP_CROSS_ENTROPY ? TS_F32 : b->y_type);
+    b->y = take(b->a.y, d->out, d->layout, b->y_type);
     check_guard(b->a.y, y_bytes, "y");
     check_guard(b->a.packed, op->packed_bytes, "packed");
     check_guard(b->a.saved, op->saved_bytes, "saved");
@@ -418,6 +418,8 @@ static ts_op_desc case_of(int i, ts_type type)
     if (cuda && ts_layout_block(d.in_layout) > 1) d.in_layout = TS_NHWC;
     if (cuda && ts_layout_block(d.layout) > 1) d.layout = TS_NHWC;
     if (cuda && d.kind == TS_OP_CONV) d.in_layout = d.in.c < 8 ? TS_NHWC8 : TS_NHWC;
+    d.type = type;
+    d.out_type = d.kind == TS_OP_LINEAR && !d.relu ? TS_F32 : type;
     return d;
 }
 
@@ -431,11 +433,6 @@ static void test_backends(void **state)
                 ts_op_desc d = case_of(i, type ? TS_BF16 : TS_F32);
                 d.two_readers = mode == 2;
                 if (d.kind == TS_OP_CROSS_ENTROPY && (type || d.two_readers)) continue;
-                d.type = type ? TS_BF16 : TS_F32;
-                if (d.kind == TS_OP_LINEAR && !d.relu)
-                    d.out_type = TS_F32;
-                else
-                    d.out_type = d.type;
                 d.training = mode > 0;
                 d.needs_dx = mode != 3;
                 if (mode == 3 && d.kind != TS_OP_CONV) continue;
@@ -456,7 +453,6 @@ static void test_planned_on_another_thread(void **state)
         for (int type = 0; type < 2; type++) {
             ts_op_desc d = case_of(i, type ? TS_BF16 : TS_F32);
             if (d.kind != TS_OP_CONV || d.in.h > 32 || d.in.c > 128) continue;
-            d.type = d.out_type = type ? TS_BF16 : TS_F32;
             d.training = d.needs_dx = true;
             compare_case(&d);
         }
@@ -478,7 +474,7 @@ static int check_nan(const ts_op_ops *backend, const ts_op_desc *d, size_t at)
         b->x[at] = NAN;
         put((void *)(uintptr_t)b->a.x, b->x, d->in, d->in_layout, d->type);
         run_passes(b);
-        b->y = take(b->a.y, d->out, d->layout, d->kind == TS_OP_CROSS_ENTROPY ? TS_F32 : b->y_type);
+        b->y = take(b->a.y, d->out, d->layout, b->y_type);
     }
     name_subject(mine.op);
     for (size_t i = 0; i < ts_shape_count(d->out); i++) {
@@ -506,8 +502,6 @@ static void test_nan_stays(void **state)
                 ts_op_desc d = case_of(i, type ? TS_BF16 : TS_F32);
                 if (d.in.h > 32 || d.in.c > 128) continue; /* adds time, nothing else */
                 if (d.kind == TS_OP_CROSS_ENTROPY && type) continue;
-                d.type = type ? TS_BF16 : TS_F32;
-                d.out_type = d.kind == TS_OP_LINEAR && !d.relu ? TS_F32 : d.type;
                 d.training = d.needs_dx = training;
                 size_t n = ts_shape_count(d.in), at[] = {0, n / 2, n / 3, n - 1}, found = 0;
                 size_t places = d.kind == TS_OP_DROPOUT ? 4 : 2; /* some are dropped */

@@ -166,8 +166,8 @@ expect 64 'rank 1 differs|learning-rate = 0.05' "$mpirun" 1 "$program" train $qu
 expect 64 'rank 1 differs|timeline = yes' "$mpirun" 1 "$program" train $quick --timeline --run r5 : -np 1 "$program" train $quick --run r5
 expect 64 'rank 1 differs|weights = (given)' "$mpirun" 1 "$program" train $quick --weights whole/model.safetensors --run r5 : -np 1 "$program" train $quick --run r5
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 7 --settle 5 --log-every 4 --timeline --run timed
-[ "$(grep -c '"name":"step"\|"name": "step"' timed/timeline.json)" = 14 ] && pass || fail "the timeline is not of both ranks' steps"
-[ "$(grep -c '"kind":"window"' timed/metrics.jsonl)" = 3 ] && pass || fail "no window ends where --settle does"
+is "steps of both ranks in the timeline" "$(grep -c '"name":"step"\|"name": "step"' timed/timeline.json)" 14
+is "windows, of which one ends where --settle does" "$(grep -c '"kind":"window"' timed/metrics.jsonl)" 3
 grep -q '"step": 0\.[0-9]*[1-9]' timed/run.json && pass || fail "--settle 5 of 7 steps leaves none"
 [ -e timed/model.safetensors ] && touch -d '1 hour ago' timed/model.safetensors
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 3 --checkpoint-every 0.25 --export no --run timed

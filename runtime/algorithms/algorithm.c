@@ -71,8 +71,9 @@ const ts_algorithm_ops *ts_algorithm_find(const char *name)
 }
 
 /* A run may end before the density has come down to what was asked for. */
-static ts_status check_density(const ts_compression *c, const ts_worker *worker, int64_t steps)
+static ts_status check_density(const ts_worker *worker, int64_t steps)
 {
+    const ts_compression *c = &worker->compression;
     const ts_compressor_ops *ops;
     TS_TRY(ts_compressor_find(c, &ops));
     if (ops && ops->corrects_momentum && worker->size > 1 && !worker->rank &&
@@ -100,7 +101,7 @@ ts_status ts_algorithm_open(const char *name, const ts_worker *worker, const ts_
         ts_warn("all %lld local steps of this run are synchronous, as S-SGD's: lower "
                 "--synchronous-steps",
                 (long long)steps);
-    TS_TRY(check_density(&worker->compression, worker, steps));
+    TS_TRY(check_density(worker, steps));
     return first && ops->periodic ? ts_post_local_open(worker, c, ops, first, algorithm_p)
                                   : ops->open(worker, c, algorithm_p);
 }

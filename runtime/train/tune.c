@@ -138,12 +138,13 @@ static ts_status choose(const ts_trainer *t, const measure *m, choice *c)
 static void tell(const ts_trainer *t, const measure *m, const choice *c, double seconds)
 {
     const ts_algorithm_config *a = &t->config->algorithm_config;
+    bool dasgd = !strcmp(t->config->algorithm, "dasgd");
     char times[128], who[64], shorter[64] = "";
     snprintf(times, sizeof times,
              "a local step takes %.3g s (spread %.0f %%), an average %.3g s (measured in %.1f s)",
              m->step_s, 100 * m->spread, m->average_s, seconds);
     snprintf(who, sizeof who, "%s", ts_algorithm_find(t->config->algorithm)->title);
-    if (!strcmp(t->config->algorithm, "dasgd"))
+    if (dasgd)
         snprintf(who + strlen(who), sizeof who - strlen(who), ", d %lld,",
                  (long long)(a->delay ? a->delay : ts_plan_delay(c->period)));
     if (c->before > 0)
@@ -155,8 +156,7 @@ static void tell(const ts_trainer *t, const measure *m, const choice *c, double 
     else
         ts_warn("period auto: %s; even with k %lld, the longest, %s waits for %.2g %% of a step",
                 times, (long long)c->period, who, 100 * c->excess);
-    if (!strcmp(t->config->algorithm, "dasgd") && m->average_s > (double)a->delay * m->step_s &&
-        a->delay)
+    if (dasgd && a->delay && m->average_s > (double)a->delay * m->step_s)
         ts_warn("period auto: an average takes %.2g local steps and is waited for after %lld; only "
                 "a long period makes that rare: give a larger --delay, or auto",
                 m->average_s / m->step_s, (long long)a->delay);

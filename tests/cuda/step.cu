@@ -1,20 +1,14 @@
 /* step.cu - see step.h: one thread. */
 #include "tests/step.h"
 
+#include "runtime/device/cuda/clock.cuh"
 #include "runtime/device/cuda/cuda.h"
-
-__device__ static int64_t now_ns(void)
-{
-    int64_t ns;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
-    return ns;
-}
 
 __global__ static void step(step_args a)
 {
     if (a.sleep_ns) {
-        int64_t end = now_ns() + a.sleep_ns;
-        while (now_ns() < end) continue;
+        int64_t end = ts_cuda_now_ns() + a.sleep_ns;
+        while (ts_cuda_now_ns() < end) continue;
     }
     if (a.at) *a.at = *a.at * a.factor + a.add;
 }

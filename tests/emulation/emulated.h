@@ -82,6 +82,7 @@ template <typename T> T shuffle_xor(T value, int mask)
 #define gridDim emulated::grid_size
 #define blockDim emulated::block_size
 #define __syncthreads emulated::barrier
+#define ts_cuda_now_ns emulated::clock_ns
 #define __threadfence_system() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define __shfl_xor_sync(mask, value, by) emulated::shuffle_xor(value, by)
 #define __threadfence() __atomic_thread_fence(__ATOMIC_SEQ_CST)

@@ -1,17 +1,11 @@
 /* trace.cu - the stamp kernel: one thread writes the GPU's %globaltimer into a ring in pinned
  * memory, also when a graph replays it; and how that clock lies to the host's. */
 #include "runtime/base/clock.h"
+#include "runtime/device/cuda/clock.cuh"
 #include "runtime/device/cuda/cuda.h"
 #include "runtime/device/trace_ring.h"
 
 enum { TRIES = 9 };
-
-__device__ static int64_t now_ns(void)
-{
-    int64_t ns;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns));
-    return ns;
-}
 
 __global__ static void stamp(ts_stamp_args a)
 {
@@ -20,7 +14,7 @@ __global__ static void stamp(ts_stamp_args a)
     ts_stamp *s = &ring->stamps[number & ring->mask];
     s->holds = 0;
     __threadfence_system();
-    s->time_ns = now_ns();
+    s->time_ns = ts_cuda_now_ns();
     s->detail = a.detail;
     s->kind = a.kind;
     s->begins = a.begins;
@@ -38,7 +32,7 @@ ts_status ts_stamp_enqueue(const void *args, void *cuda_stream)
 
 __global__ static void read_clock(int64_t *to)
 {
-    *to = now_ns();
+    *to = ts_cuda_now_ns();
 }
 
 /* Of several tries the one with the shortest way there and back; the reading lies half way. */
