@@ -143,8 +143,9 @@ ts_status ts_op_open_plain(const ts_op_ops *ops, const ts_op_desc *desc, ts_op *
 void ts_op_close_plain(ts_op *op);
 /* The layout that convolutions of this type run best in on this device: one for a whole net. */
 ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only);
-/* The layout that a convolution reads the pictures of a data set in, with their few channels. */
-ts_layout ts_op_picture_layout(const ts_device *device);
+/* The layout in which a convolution that writes `inner` reads a data set's pictures, with their few
+ * channels. */
+ts_layout ts_op_picture_layout(const ts_device *device, ts_layout inner);
 
 /* Is bf16 faster than fp32 on this device? */
 bool ts_op_prefers_bf16(const ts_device *device);

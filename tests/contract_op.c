@@ -45,7 +45,7 @@ static const ts_op_desc cases[] = {
     {CONV(8, 8, 32, 8, 3, 1, 1, TS_NCHW16C)},
     {CONV(256, 6, 128, 6, 3, 1, 1, TS_NCHW16C)},
     {CONV(128, 4, 256, 4, 3, 1, 1, TS_NCHW16C)},
-    {CONV(16, 54, 32, 27, 3, 2, 1, TS_NCHW16C)}, /* more than a chunk of weight_gradient.c */
+    {CONV(16, 54, 32, 27, 3, 2, 1, TS_NCHW16C)}, /* more than a chunk of weight_gradient_*.c */
     {CONV(16, 40, 32, 40, 3, 1, 1, TS_NCHW16C)},
     {CONV(32, 8, 20, 4, 1, 2, 0, TS_NCHW16C)},
     {CONV(256, 8, 256, 8, 3, 1, 1, TS_NCHW16C)}, /* fp32 inside, where that is faster */
@@ -412,7 +412,8 @@ static ts_op_desc case_of(int i, ts_type type)
     bool cuda = !strcmp(device->ops->name, "cuda");
     ts_layout best = ts_op_best_layout(device, type, NULL);
     if (!cuda && d.kind == TS_OP_CONV) {
-        if (ts_layout_block(d.in_layout) > 1) d.in_layout = best;
+        d.in_layout =
+            ts_layout_block(d.in_layout) > 1 ? best : ts_op_picture_layout(device, best);
         d.layout = best;
     }
     if (cuda && ts_layout_block(d.in_layout) > 1) d.in_layout = TS_NHWC;

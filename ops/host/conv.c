@@ -46,10 +46,10 @@ typedef struct conv {
     /* backward-weights at this batch may want another order than the flat buffers' */
     dnnl_primitive_t gradient_to_order;
     dnnl_memory_t gradient_from, gradient_to;
-    size_t gradient_at;          /* in scratch */
-    size_t sum_at;               /* in scratch: dy + dy2, where y has two readers */
-    bool own_gradient;           /* weight_gradient.c makes it */
-    const ts_winograd *winograd; /* not NULL: it does all passes, and none has a primitive */
+    size_t gradient_at;                 /* in scratch */
+    size_t sum_at;                      /* in scratch: dy + dy2, where y has two readers */
+    const ts_weight_gradient *gradient; /* not NULL: it makes the weight's gradient */
+    const ts_winograd *winograd;        /* not NULL: it does all passes, and none has a primitive */
 } conv;
 
 static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
@@ -327,9 +327,9 @@ static ts_status find_order(conv *c)
 static ts_status open_gradient(conv *c)
 {
     pass *p = &c->passes[TS_CONV_WEIGHTS];
-    c->own_gradient = ts_weight_gradient_serves(&c->desc, &c->order);
-    if (c->own_gradient) {
-        need_scratch(c, ts_weight_gradient_scratch(&c->desc));
+    c->gradient = ts_weight_gradient_find(&c->desc, &c->order);
+    if (c->gradient) {
+        need_scratch(c, c->gradient->scratch_bytes(&c->desc));
         return TS_OK;
     }
     ts_status status = open_pass(c, TS_CONV_WEIGHTS, &c->order);
@@ -505,8 +505,8 @@ static ts_status run_backward_weights(const void *args)
         c->winograd->gradient(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
-    if (c->own_gradient) {
-        ts_weight_gradient_run(&c->desc, x, dy, r->args.dweight, r->args.scratch);
+    if (c->gradient) {
+        c->gradient->run(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
     TS_TRY(execute(c, p, &r->args, x, to, dy, names));

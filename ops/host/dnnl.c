@@ -46,10 +46,15 @@ bool ts_md_has_tag(const ts_md *md, int n_dims, const int64_t *dims, ts_type typ
     return same;
 }
 
-bool ts_dnnl_bf16_without_tiles(void)
+bool ts_dnnl_has_tiles(void)
 {
     unsigned isa = (unsigned)dnnl_get_effective_cpu_isa(), tiles = dnnl_cpu_isa_avx512_core_amx;
-    return ts_op_prefers_bf16(NULL) && (isa & tiles) != tiles;
+    return (isa & tiles) == tiles;
+}
+
+bool ts_dnnl_bf16_without_tiles(void)
+{
+    return ts_op_prefers_bf16(NULL) && !ts_dnnl_has_tiles();
 }
 
 ts_status ts_md_memory(const ts_md *md, dnnl_memory_t *memory_p)

@@ -23,9 +23,12 @@ static bool prefers(ts_type type, dnnl_format_tag_t tag)
     return same;
 }
 
-ts_layout ts_op_picture_layout(const ts_device *device)
+/* From NCHW to NHWC oneDNN 2.6 has only its plain loops: 960 instead of 0.2 ms for 16 pictures of
+ * 3x32x32 to 64 channels, on two cores with matrix tiles. */
+ts_layout ts_op_picture_layout(const ts_device *device, ts_layout inner)
 {
-    return strcmp(device->ops->name, "cuda") ? TS_NCHW : TS_NHWC8;
+    if (!strcmp(device->ops->name, "cuda")) return TS_NHWC8;
+    return inner == TS_NHWC ? TS_NHWC : TS_NCHW;
 }
 
 ts_layout ts_op_best_layout(const ts_device *device, ts_type type, const char *only)
