@@ -9,15 +9,15 @@
  * and weight: asked for 8 channels of a block of 16, oneDNN 2.6 takes its plain loops.
  *
  * A bf16 pass may run in fp32, widened on the way in and rounded on the way out, where Winograd's
- * method in fp32 beats direct bf16 (`widens`). In fp32 winograd.h comes first. */
+ * method in fp32 beats direct bf16 (`widens`). Before all of it comes own_conv.h. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "ops/host/dnnl.h"
 #include "ops/host/host_op.h"
+#include "ops/host/own_conv.h"
 #include "ops/host/pack.h"
 #include "ops/host/weight_gradient.h"
-#include "ops/host/winograd.h"
 
 enum { ORDER_BATCH = 16, PASSES = 3 };
 
@@ -46,10 +46,10 @@ typedef struct conv {
     /* backward-weights at this batch may want another order than the flat buffers' */
     dnnl_primitive_t gradient_to_order;
     dnnl_memory_t gradient_from, gradient_to;
-    size_t gradient_at;                 /* in scratch */
-    size_t sum_at;                      /* in scratch: dy + dy2, where y has two readers */
-    const ts_weight_gradient *gradient; /* not NULL: it makes the weight's gradient */
-    const ts_winograd *winograd;        /* not NULL: it does all passes, and none has a primitive */
+    size_t gradient_at;     /* in scratch */
+    size_t sum_at;          /* in scratch: dy + dy2, where y has two readers */
+    bool own_gradient;      /* weight_gradient.c makes it */
+    const ts_own_conv *own; /* not NULL: it does all passes, and none has a primitive */
 } conv;
 
 static const dnnl_format_tag_t tags[] = {[TS_NCHW] = dnnl_nchw,
@@ -327,9 +327,9 @@ static ts_status find_order(conv *c)
 static ts_status open_gradient(conv *c)
 {
     pass *p = &c->passes[TS_CONV_WEIGHTS];
-    c->gradient = ts_weight_gradient_find(&c->desc, &c->order);
-    if (c->gradient) {
-        need_scratch(c, c->gradient->scratch_bytes(&c->desc));
+    c->own_gradient = ts_weight_gradient_serves(&c->desc, &c->order);
+    if (c->own_gradient) {
+        need_scratch(c, ts_weight_gradient_scratch(&c->desc));
         return TS_OK;
     }
     ts_status status = open_pass(c, TS_CONV_WEIGHTS, &c->order);
@@ -365,11 +365,12 @@ static ts_status open_passes(conv *c)
     return open_gradient(c);
 }
 
-static void open_winograd(conv *c)
+static void open_own(conv *c)
 {
     int passes = c->desc.training ? PASSES : 1;
     for (int i = 0; i < passes; i++)
-        need_scratch(c, c->winograd->scratch_bytes(&c->desc, (ts_conv_pass)i));
+        need_scratch(c, c->own->scratch_bytes(&c->desc, (ts_conv_pass)i));
+    if (c->own->pack) c->base.packed_bytes = aligned(c->own->packed_bytes(&c->desc));
 }
 
 static void onednn_release(ts_op *op)
@@ -407,9 +408,9 @@ static ts_status onednn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_
     c->base.desc = *d;
     c->desc = with_padding(d);
     TS_TRY_TO(status, fail, find_order(c));
-    c->winograd = ts_winograd_find(&c->desc, &c->order);
-    if (c->winograd)
-        open_winograd(c);
+    c->own = ts_own_conv_find(&c->desc, &c->order);
+    if (c->own)
+        open_own(c);
     else
         TS_TRY_TO(status, fail, open_passes(c));
     if (d->training) open_sum(c);
@@ -425,6 +426,11 @@ fail:
 static void *weights_of(const pass *p, const ts_op_args *a)
 {
     return p->packs ? (char *)a->packed + p->packed_at : (void *)(uintptr_t)a->weight;
+}
+
+static const void *own_weight(const conv *c, const ts_op_args *a)
+{
+    return c->own->pack ? a->packed : (const void *)a->weight;
 }
 
 static ts_status execute(const conv *c, const pass *p, const ts_op_args *a, void *src,
@@ -455,9 +461,9 @@ static ts_status run_forward(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_FORWARD];
-    if (c->winograd) {
-        c->winograd->run(&c->desc, TS_CONV_FORWARD, r->args.x, r->args.weight, r->args.y,
-                         r->args.scratch);
+    if (c->own) {
+        c->own->run(&c->desc, TS_CONV_FORWARD, r->args.x, own_weight(c, &r->args), r->args.y,
+                    r->args.scratch);
         return TS_OK;
     }
     return execute(c, p, &r->args, (void *)(uintptr_t)r->args.x, weights_of(p, &r->args), r->args.y,
@@ -483,9 +489,9 @@ static ts_status run_backward_data(const void *args)
     const ts_op_run *r = args;
     const conv *c = (const conv *)r->op;
     const pass *p = &c->passes[TS_CONV_DATA];
-    if (c->winograd) {
-        c->winograd->run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), r->args.weight,
-                         r->args.dx, r->args.scratch);
+    if (c->own) {
+        c->own->run(&c->desc, TS_CONV_DATA, gradient_of(c, &r->args), own_weight(c, &r->args),
+                    r->args.dx, r->args.scratch);
         return TS_OK;
     }
     return execute(c, p, &r->args, r->args.dx, weights_of(p, &r->args), gradient_of(c, &r->args),
@@ -501,12 +507,12 @@ static ts_status run_backward_weights(const void *args)
     void *x = (void *)(uintptr_t)r->args.x, *dy = gradient_of(c, &r->args);
     void *to =
         c->gradient_to_order ? (char *)r->args.scratch + c->gradient_at : (void *)r->args.dweight;
-    if (c->winograd) {
-        c->winograd->gradient(&c->desc, x, dy, r->args.dweight, r->args.scratch);
+    if (c->own) {
+        c->own->run(&c->desc, TS_CONV_WEIGHTS, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
-    if (c->gradient) {
-        c->gradient->run(&c->desc, x, dy, r->args.dweight, r->args.scratch);
+    if (c->own_gradient) {
+        ts_weight_gradient_run(&c->desc, x, dy, r->args.dweight, r->args.scratch);
         return TS_OK;
     }
     TS_TRY(execute(c, p, &r->args, x, to, dy, names));
@@ -523,6 +529,10 @@ static ts_status run_refresh(const void *args)
     ts_packing packings[PASSES];
     uint16_t *packed[PASSES];
     int n = 0;
+    if (c->own) {
+        if (c->own->pack) c->own->pack(&c->desc, r->args.weight, r->args.packed);
+        return TS_OK;
+    }
     for (int i = 0; i < PASSES; i++) {
         const pass *p = &c->passes[i];
         char *to = (char *)r->args.packed + p->packed_at;

@@ -38,15 +38,29 @@ static void pack_columns(const float *from, uint32_t *to)
             to[o * B + i] = pair(from[i * B + 2 * o], from[i * B + 2 * o + 1]);
 }
 
-static void pack_block(ts_packing packing, const float *from, uint16_t *to, size_t block,
-                       size_t transposed)
+/* Where the block of outputs o, inputs i and tap k goes, in blocks. */
+static size_t target_block(ts_packing packing, const ts_op_desc *d, int o, int i, int k)
 {
-    size_t target = packing == TS_PACK_DATA_IO ? transposed : block;
+    int outs = d->out.c / B, ins = d->in.c / B, taps = d->kernel * d->kernel;
+    switch (packing) {
+    case TS_PACK_DATA_IO:
+        return (size_t)((i * outs + o) * taps + k);
+    case TS_PACK_TILES_FORWARD:
+        return (size_t)(((o * taps + k) * ((ins + 1) / 2)) * 2 + i);
+    case TS_PACK_TILES_DATA:
+        return (size_t)(((i * taps + k) * ((outs + 1) / 2)) * 2 + o);
+    default:
+        return (size_t)((o * ins + i) * taps + k);
+    }
+}
+
+static void pack_block(ts_packing packing, const float *from, uint16_t *to, size_t target)
+{
     uint32_t *pairs = (uint32_t *)(void *)to + target * B * B / 2;
-    if (packing == TS_PACK_FORWARD)
-        pack_rows(from + block * B * B, pairs);
+    if (packing == TS_PACK_FORWARD || packing == TS_PACK_TILES_FORWARD)
+        pack_rows(from, pairs);
     else
-        pack_columns(from + block * B * B, pairs);
+        pack_columns(from, pairs);
 }
 
 void ts_packing_run(const ts_packing *packings, uint16_t *const *to, int n, const ts_op_desc *d,
@@ -56,9 +70,8 @@ void ts_packing_run(const ts_packing *packings, uint16_t *const *to, int n, cons
 #pragma omp parallel for collapse(2)
     for (int o = 0; o < outs; o++)
         for (int i = 0; i < ins; i++)
-            for (int k = 0; k < taps; k++) {
-                size_t block = (size_t)((o * ins + i) * taps + k);
-                size_t transposed = (size_t)((i * outs + o) * taps + k);
-                for (int p = 0; p < n; p++) pack_block(packings[p], from, to[p], block, transposed);
-            }
+            for (int k = 0; k < taps; k++)
+                for (int p = 0; p < n; p++)
+                    pack_block(packings[p], from + (size_t)((o * ins + i) * taps + k) * B * B,
+                               to[p], target_block(packings[p], d, o, i, k));
 }

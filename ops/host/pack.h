@@ -7,9 +7,11 @@
 /* How a weight is packed; NONE: the library's reorder must do it. */
 typedef enum ts_packing {
     TS_PACK_NONE,
-    TS_PACK_FORWARD, /* OIhw16i16o fp32 -> OIhw8i16o2i bf16 */
-    TS_PACK_DATA,    /* OIhw16i16o fp32 -> OIhw8o16i2o bf16 */
-    TS_PACK_DATA_IO  /* OIhw16i16o fp32 -> IOhw8o16i2o bf16 */
+    TS_PACK_FORWARD,       /* OIhw16i16o fp32 -> OIhw8i16o2i bf16 */
+    TS_PACK_DATA,          /* OIhw16i16o fp32 -> OIhw8o16i2o bf16 */
+    TS_PACK_DATA_IO,       /* OIhw16i16o fp32 -> IOhw8o16i2o bf16 */
+    TS_PACK_TILES_FORWARD, /* OIhw16i16o fp32 -> [o / 16][tap][i / 32][16][16 o][2 i] bf16 */
+    TS_PACK_TILES_DATA     /* OIhw16i16o fp32 -> [i / 16][tap][o / 32][16][16 i][2 o] bf16 */
 } ts_packing;
 
 /* The packing from `order` to `wanted`, for a weight of these dimensions. */

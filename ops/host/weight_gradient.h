@@ -1,5 +1,5 @@
 /* weight_gradient.h - a convolution's weight gradient from bf16 activations, for processors with
- * matrix tiles (AMX) or else bf16 dot products (AVX512-BF16).
+ * bf16 dot products (AVX512-BF16) but no matrix tiles.
  *
  *     dw[o][i][r][s] = sum over n, y, x of dy[n][o][y][x] x[n][i][y stride + r - padding][...]
  */
@@ -8,22 +8,12 @@
 
 #include "ops/host/dnnl.h"
 
-typedef struct ts_weight_gradient {
-    /* `order`: in which dw is wanted; served is OIhw16i16o, with x and dy in TS_NHWC (tiles) or
-     * TS_NCHW16C (dot products), the layouts of the library's other passes there. */
-    bool (*serves)(const ts_op_desc *desc, const ts_md *order);
-    /* Of scratch for a run from this thread. */
-    size_t (*scratch_bytes)(const ts_op_desc *desc);
-    /* dw is fp32, written. The same bits for any number of threads. */
-    void (*run)(const ts_op_desc *desc, const uint16_t *x, const uint16_t *dy, float *dw,
-                void *scratch);
-} ts_weight_gradient;
-
-#if defined(__x86_64__)
-extern const ts_weight_gradient ts_weight_gradient_tiles, ts_weight_gradient_dots;
-#endif
-
-/* The one that serves; NULL: none. */
-const ts_weight_gradient *ts_weight_gradient_find(const ts_op_desc *desc, const ts_md *order);
+/* `order`: in which dw is wanted; served is OIhw16i16o, with x and dy in TS_NCHW16C. */
+bool ts_weight_gradient_serves(const ts_op_desc *desc, const ts_md *order);
+/* Bytes of scratch for a run from this thread. */
+size_t ts_weight_gradient_scratch(const ts_op_desc *desc);
+/* dw is fp32, written. The same bits for any number of threads. */
+void ts_weight_gradient_run(const ts_op_desc *desc, const uint16_t *x, const uint16_t *dy,
+                            float *dw, void *scratch);
 
 #endif

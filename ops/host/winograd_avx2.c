@@ -2,12 +2,12 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "ops/host/winograd.h"
+#include "ops/host/own_conv.h"
 
 enum { B = 8, ROWS_OF_ONE = 8, ROWS_OF_TWO = 4 };
 
-#define FEW ts_winograd_avx2_few
-#define WIDE ts_winograd_avx2_wide
+#define FEW ts_own_conv_avx2_few
+#define WIDE ts_own_conv_avx2_wide
 #define LAYOUT TS_NCHW8C
 #define WEIGHT_ORDER dnnl_OIhw8i8o
 #define PROCESSOR_SERVES() (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))

@@ -2,11 +2,11 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "ops/host/winograd.h"
+#include "ops/host/own_conv.h"
 
 enum { B = 16, ROWS_OF_ONE = 16, ROWS_OF_TWO = 8 };
 
-#define FEW ts_winograd_avx512_few
+#define FEW ts_own_conv_avx512_few
 #define LAYOUT TS_NCHW16C
 #define WEIGHT_ORDER dnnl_OIhw16i16o
 #define PROCESSOR_SERVES() __builtin_cpu_supports("avx512f")

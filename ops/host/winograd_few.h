@@ -68,8 +68,8 @@ static void run_chunk(const plan *p, int first, int last, const float *x, const 
     }
 }
 
-static void few_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, const float *weight,
-                    float *to, void *scratch)
+static void few_convolve(const ts_op_desc *d, ts_conv_pass pass, const float *from,
+                         const float *weight, float *to, void *scratch)
 {
     plan p = plan_of(d, pass);
     int step = chunk_strips(&p);
@@ -141,7 +141,13 @@ static void few_gradient(const ts_op_desc *d, const float *x, const float *dy, f
     }
 }
 
-const ts_winograd FEW = {.serves = few_serves,
-                         .scratch_bytes = few_scratch_bytes,
-                         .run = few_run,
-                         .gradient = few_gradient};
+static void few_run(const ts_op_desc *d, ts_conv_pass pass, const void *from, const void *other,
+                    void *to, void *scratch)
+{
+    if (pass == TS_CONV_WEIGHTS)
+        few_gradient(d, from, other, to, scratch);
+    else
+        few_convolve(d, pass, from, other, to, scratch);
+}
+
+const ts_own_conv FEW = {.serves = few_serves, .scratch_bytes = few_scratch_bytes, .run = few_run};

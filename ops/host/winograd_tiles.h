@@ -1,6 +1,17 @@
-/* winograd_tiles.h - what winograd_few.h and winograd_wide.h share, for vectors of B floats (see
- * winograd.h): how a convolution is cut into tiles, the transforms, the products.
+/* winograd_tiles.h - 3x3 convolutions in fp32 by Winograd's method F(4x4, 3x3) (Lavin, Gray: "Fast
+ * algorithms for convolutional neural networks", CVPR 2016), for processors with AVX-512 or AVX2:
  *
+ *     y = A^T [ (G w G^T) * (B^T x B) ] A                forward; backward data with w turned round
+ *     dw = sum over tiles G^T [ (A dy A^T) * (B^T x B) ] G
+ *
+ * The library has it for AVX-512 only, and keeps all transformed tiles in memory between its three
+ * steps, which with few channels is most of its time. Here a few tiles go through all steps in a
+ * core's cache (winograd_few.h), or with many channels, by AVX2, the transformed tiles of some
+ * pictures stay in the cache that cores share (winograd_wide.h). Served are x and y in blocks of B
+ * channels, B floats being a vector, and a weight in OIhw<B>i<B>o. (bf16 by AVX-512 is no faster
+ * than direct convolution by dot products, which do twice as much at once.)
+ *
+ * This file has what both share: how a convolution is cut into tiles, the transforms, the products.
  * A vector holds B channels of one pixel, or of one of a tile's 36 points. A strip (a row of tiles
  * of a picture) is copied with its zero border and its tiles are transformed to v
  * [point][tile][channel]; the points are multiplied with the weight's, and the sums, m

@@ -138,8 +138,8 @@ static void sum_outputs(const plan *p, int first, int last, const float *v, cons
 /* ---- all passes ---- */
 
 /* `other` is the weight, for the weight's gradient dy. */
-static void wide_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, const float *other,
-                     float *to, void *scratch)
+static void wide_run(const ts_op_desc *d, ts_conv_pass pass, const void *from, const void *other,
+                     void *to, void *scratch)
 {
     bool gradient = pass == TS_CONV_WEIGHTS;
     plan p = plan_of(d, pass);
@@ -161,13 +161,5 @@ static void wide_run(const ts_op_desc *d, ts_conv_pass pass, const float *from, 
     }
 }
 
-static void wide_gradient(const ts_op_desc *d, const float *x, const float *dy, float *dw,
-                          void *scratch)
-{
-    wide_run(d, TS_CONV_WEIGHTS, x, dy, dw, scratch);
-}
-
-const ts_winograd WIDE = {.serves = wide_serves,
-                          .scratch_bytes = wide_scratch_bytes,
-                          .run = wide_run,
-                          .gradient = wide_gradient};
+const ts_own_conv WIDE = {
+    .serves = wide_serves, .scratch_bytes = wide_scratch_bytes, .run = wide_run};

@@ -1,4 +1,4 @@
-/* weight_gradient_tiles.c - by matrix tiles (AMX), from TS_NHWC; see weight_gradient.h.
+/* tiles_gradient.c - a weight's gradient by matrix tiles (AMX), from x and dy in TS_NHWC and bf16.
  *
  * All pixels of a batch are put in one flat order, row, column, picture, each row with `border`
  * zeros before it. There a tap is a shift by whole batches, and the gradient a long sum
@@ -12,15 +12,9 @@
  * A task is 32 inputs x 32 outputs of one row of taps or of all, which one thread sums over all
  * pixels, CHUNK at a time, since so many stay in its core's first cache. */
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "ops/host/tiles.h"
 
-#include "ops/host/host_op.h"
-#include "ops/host/weight_gradient.h"
-
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512vl")))
-#define TILES __attribute__((target("amx-tile,amx-bf16")))
-
-enum { B = 16, STEP = 32, CHUNK = 8 * STEP, LINE = 64, TILE = B * STEP, MOST_CHANNELS = 8192 };
+enum { CHUNK = 8 }; /* steps */
 
 /* The flat order, the same for x's phases and for y. */
 typedef struct flat {
@@ -48,21 +42,11 @@ static size_t plane_count(const ts_op_desc *d, const flat *f)
     return (size_t)(f->copies * d->stride * d->stride);
 }
 
-static size_t scratch_bytes(const ts_op_desc *d)
+size_t ts_tiles_gradient_scratch_bytes(const ts_op_desc *d)
 {
     flat f = flat_of(d);
     size_t x = plane_count(d, &f) * (size_t)d->in.c * f.x_steps;
     return (x + (size_t)d->out.c * f.y_steps) * STEP * sizeof(uint16_t);
-}
-
-static bool serves(const ts_op_desc *d, const ts_md *order)
-{
-    const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
-    return d->type == TS_BF16 && (d->kernel == 1 || d->kernel == 3) &&
-           d->padding == d->kernel / 2 && (d->stride == 1 || d->stride == 2) && d->in.c % B == 0 &&
-           d->out.c % B == 0 && d->in.c <= MOST_CHANNELS && d->out.c <= MOST_CHANNELS &&
-           d->in_layout == TS_NHWC && d->layout == TS_NHWC && ts_dnnl_has_tiles() &&
-           ts_md_has_tag(order, 4, dims, TS_F32, dnnl_OIhw16i16o);
 }
 
 /* A plane in the flat order: every `stride`-th pixel of a tensor, from (top, left) on. */
@@ -95,8 +79,8 @@ static void find_pixels(const flat *f, const plane *p, size_t pixel, const uint1
 }
 
 /* 8 channels of 8 pixels, turned, into each of `copies`. */
-WIDE static void turn(const uint16_t *const from[8], size_t channel, uint16_t *const *to,
-                      int copies)
+TILES static void turn(const uint16_t *const from[8], size_t channel, uint16_t *const *to,
+                       int copies)
 {
     __m128i a[8], b[8];
     for (int i = 0; i < 8; i++) a[i] = _mm_loadu_si128((const __m128i_u *)(from[i] + channel));
@@ -142,8 +126,8 @@ static void turn_step(const flat *f, const uint16_t *const from[STEP], int chann
 }
 
 /* A STEP of dy: to[block of 16 channels][step][pair of pixels][channel][pixel]. */
-WIDE static void pair_step(const uint16_t *const from[STEP], int channels, size_t steps,
-                           uint16_t *to)
+TILES static void pair_step(const uint16_t *const from[STEP], int channels, size_t steps,
+                            uint16_t *to)
 {
     for (size_t c = 0; c < (size_t)channels; c += B)
         for (size_t i = 0; i < STEP; i += 2) {
@@ -173,55 +157,37 @@ static bool has_phase(const ts_op_desc *d, int wanted)
     return false;
 }
 
-/* Inputs and outputs of a task, in tiles: one or two of each. */
+/* Inputs and outputs of a task: x[input tile], dy[output tile], dw[input tile][output tile], of the
+ * first step, plane and tap; NULL: there is no second. */
 typedef struct task {
-    const uint16_t *x, *dy; /* x: first channel of the first plane */
-    float *dw;
-    size_t x_tile, y_tile, i_tile, o_tile; /* from a tile's elements to the next one's: x, dy, dw */
-    bool two_ins, two_outs;
+    const uint16_t *x[2], *dy[2];
+    float *dw[2][2];
 } task;
 
-/* One tap over some steps of x and dy: tiles 0 to 3 are sums, 4 and 5 inputs, 6 and 7 outputs. */
-TILES static void add_tap(const task *t, const uint16_t *x, const uint16_t *dy, size_t steps,
-                          bool first, float *dw)
+static const uint16_t *after(const uint16_t *from, size_t elements)
 {
-    float *dw1 = dw + t->i_tile, *dw2 = dw + t->o_tile, *dw3 = dw2 + t->i_tile;
-    if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else {
-        _tile_loadd(0, dw, LINE);
-        if (t->two_ins) _tile_loadd(1, dw1, LINE);
-        if (t->two_outs) _tile_loadd(2, dw2, LINE);
-        if (t->two_ins && t->two_outs) _tile_loadd(3, dw3, LINE);
-    }
-    for (const uint16_t *end = x + steps * TILE; x < end; x += TILE, dy += TILE) {
-        _tile_loadd(4, x, LINE);
-        _tile_loadd(6, dy, LINE);
-        _tile_dpbf16ps(0, 4, 6);
-        if (t->two_ins) {
-            _tile_loadd(5, x + t->x_tile, LINE);
-            _tile_dpbf16ps(1, 5, 6);
-        }
-        if (t->two_outs) {
-            _tile_loadd(7, dy + t->y_tile, LINE);
-            _tile_dpbf16ps(2, 4, 7);
-            if (t->two_ins) _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-    _tile_stored(0, dw, LINE);
-    if (t->two_ins) _tile_stored(1, dw1, LINE);
-    if (t->two_outs) _tile_stored(2, dw2, LINE);
-    if (t->two_ins && t->two_outs) _tile_stored(3, dw3, LINE);
+    return from ? from + elements : NULL;
+}
+
+/* One tap over some steps of x and dy, so far from the task's. */
+TILES static void add_tap(const task *t, size_t x, size_t dy, size_t steps, bool first, int tap)
+{
+    float *dw[2][2];
+    for (int i = 0; i < 2; i++)
+        for (int o = 0; o < 2; o++) dw[i][o] = t->dw[i][o] ? t->dw[i][o] + tap * B * B : NULL;
+    if (first)
+        tiles_zero();
+    else
+        tiles_load(dw);
+    tiles_multiply(t->x[0] + x, after(t->x[1], x), t->dy[0] + dy, after(t->dy[1], dy), steps);
+    tiles_store(dw);
 }
 
 /* Rows [row, end) of the kernel. */
 static void run_task(const ts_op_desc *d, const flat *f, const task *t, int row, int end)
 {
     size_t plane = (size_t)d->in.c / B * f->x_steps * TILE;
-    for (size_t at = 0; at < f->y_steps; at += CHUNK / STEP)
+    for (size_t at = 0; at < f->y_steps; at += CHUNK)
         for (int r = row; r < end; r++)
             for (int s = 0; s < d->kernel; s++) {
                 int top, left, down, right;
@@ -229,30 +195,11 @@ static void run_task(const ts_op_desc *d, const flat *f, const task *t, int row,
                 place_tap(d, s, &left, &right);
                 size_t shift = (size_t)(down * f->columns + right) * (size_t)f->pictures;
                 size_t copy = shift % STEP * (size_t)f->copies / STEP;
-                size_t from = (copy * (size_t)d->stride + (size_t)top) * (size_t)d->stride;
-                size_t steps = f->y_steps - at < CHUNK / STEP ? f->y_steps - at : CHUNK / STEP;
-                add_tap(t, t->x + (from + (size_t)left) * plane + (at + shift / STEP) * TILE,
-                        t->dy + at * TILE, steps, at == 0,
-                        t->dw + (size_t)(r * d->kernel + s) * B * B);
+                size_t row_of_planes = (copy * (size_t)d->stride + (size_t)top) * (size_t)d->stride;
+                size_t steps = f->y_steps - at < CHUNK ? f->y_steps - at : CHUNK;
+                add_tap(t, (row_of_planes + (size_t)left) * plane + (at + shift / STEP) * TILE,
+                        at * TILE, steps, at == 0, r * d->kernel + s);
             }
-}
-
-/* Every tile of 16 rows of 64 bytes. Static, since the compiler is told of its first bytes only. */
-TILES static void open_tiles(void)
-{
-    static const struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } all = {.palette = 1,
-             .bytes = {LINE, LINE, LINE, LINE, LINE, LINE, LINE, LINE},
-             .rows = {B, B, B, B, B, B, B, B}};
-    _tile_loadconfig(&all);
-}
-
-TILES static void close_tiles(void)
-{
-    _tile_release();
 }
 
 /* Copies of the phases of x, then dy. */
@@ -283,8 +230,8 @@ static void lay_out(const ts_op_desc *d, const flat *f, const uint16_t *x, const
     }
 }
 
-static void run(const ts_op_desc *d, const uint16_t *x, const uint16_t *dy, float *dw,
-                void *scratch)
+void ts_tiles_gradient(const ts_op_desc *d, const uint16_t *x, const uint16_t *dy, float *dw,
+                       void *scratch)
 {
     flat f = flat_of(d);
     uint16_t *planes = scratch;
@@ -296,27 +243,22 @@ static void run(const ts_op_desc *d, const uint16_t *x, const uint16_t *dy, floa
 #pragma omp parallel num_threads(ts_host_threads())
     {
         lay_out(d, &f, x, dy, planes);
-        open_tiles();
+        ts_tiles_open();
 #pragma omp for collapse(3) schedule(static)
         for (int o = 0; o < outs; o += 2)
             for (int i = 0; i < ins; i += 2)
                 for (int r = 0; r < d->kernel; r += rows) {
-                    size_t block = (size_t)taps * B * B;
-                    task t = {.x = planes + (size_t)i * f.x_steps * TILE,
-                              .dy = pairs + (size_t)o * f.y_steps * TILE,
-                              .dw = dw + (size_t)(o * ins + i) * block,
-                              .x_tile = f.x_steps * TILE,
-                              .y_tile = f.y_steps * TILE,
-                              .i_tile = block,
-                              .o_tile = (size_t)ins * block,
-                              .two_ins = i + 1 < ins,
-                              .two_outs = o + 1 < outs};
+                    task t = {{0}};
+                    for (int a = 0; a < 2 && i + a < ins; a++)
+                        t.x[a] = planes + (size_t)(i + a) * f.x_steps * TILE;
+                    for (int b = 0; b < 2 && o + b < outs; b++)
+                        t.dy[b] = pairs + (size_t)(o + b) * f.y_steps * TILE;
+                    for (int a = 0; a < 2 && t.x[a]; a++)
+                        for (int b = 0; b < 2 && t.dy[b]; b++)
+                            t.dw[a][b] = dw + (size_t)(((o + b) * ins + i + a) * taps) * B * B;
                     run_task(d, &f, &t, r, r + rows);
                 }
-        close_tiles();
+        ts_tiles_close();
     }
 }
-
-const ts_weight_gradient ts_weight_gradient_tiles = {
-    .serves = serves, .scratch_bytes = scratch_bytes, .run = run};
 #endif
