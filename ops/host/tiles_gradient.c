@@ -26,7 +26,7 @@ typedef struct flat {
 static flat flat_of(const ts_op_desc *d)
 {
     flat f = {.border = d->kernel / 2};
-    int whole = d->in.n > STEP / 2 ? STEP / 2 : STEP / 4;
+    int whole = d->in.n > STEP / 4 ? STEP / 2 : STEP / 4;
     f.pictures = (d->in.n + whole - 1) / whole * whole;
     f.copies = d->kernel == 1 || f.pictures % STEP == 0 ? 1 : STEP / whole;
     f.columns = d->out.w + f.border;
