@@ -47,7 +47,8 @@ static void set_layouts(ts_model *m)
         bool plain = !is_pixels(d->out) || feeds(b, i, TS_OP_LINEAR);
         d->layout = plain || i == 0 ? TS_NCHW : inner;
         if (i == 0) {
-            if (!plain && feeds(b, 0, TS_OP_CONV)) d->layout = ts_op_picture_layout(m->device, inner);
+            if (!plain && feeds(b, 0, TS_OP_CONV))
+                d->layout = ts_op_picture_layout(m->device, inner);
             continue;
         }
         d->in_layout = b->nodes[b->nodes[i].from].desc.layout;

@@ -550,28 +550,31 @@ static void check_pictures(const ts_op_ops *backend, const ts_op_desc *desc)
 
 static void test_batch_is_its_pictures(void **state)
 {
-    ts_op_desc d = {.kind = TS_OP_CONV,
-                    .in = {70, 128, 5, 5},
-                    .out = {70, 256, 5, 5},
-                    .kernel = 3,
-                    .stride = 1,
-                    .padding = 1,
-                    .training = true,
-                    .needs_dx = true};
-    int checked = 0;
+    static const struct {
+        int n, h, w, kernel, stride;
+    } shapes[] = {
+        {70, 5, 5, 3, 1}, {32, 5, 4, 3, 1}, {16, 3, 5, 3, 2}, {33, 5, 3, 1, 2}, {8, 6, 6, 3, 1}};
+    ts_op_desc d = {.kind = TS_OP_CONV, .training = true, .needs_dx = true};
+    int checked[2] = {0, 0}, all = sizeof shapes / sizeof *shapes;
     (void)state;
-    for (int type = 0; type < 2; type++)
-        for (int i = 0; ts_op_backends[i]; i++) {
-            const ts_op_ops *backend = ts_op_backends[i];
-            d.stride = 1 + type; /* one of each will do */
-            d.out.h = d.out.w = type ? 3 : 5;
-            d.type = d.out_type = type ? TS_BF16 : TS_F32;
-            d.in_layout = d.layout = ts_op_best_layout(device, d.type, NULL);
+    for (int i = 0; i < 2 * all; i++) {
+        int type = i % 2, n = shapes[i / 2].n, h = shapes[i / 2].h, w = shapes[i / 2].w;
+        d.kernel = shapes[i / 2].kernel;
+        d.stride = shapes[i / 2].stride;
+        d.padding = d.kernel / 2;
+        d.in = (ts_shape){n, 128, h, w};
+        d.out = (ts_shape){n, 256, (h - 1) / d.stride + 1, (w - 1) / d.stride + 1};
+        d.type = d.out_type = type ? TS_BF16 : TS_F32;
+        d.in_layout = d.layout = ts_op_best_layout(device, d.type, NULL);
+        for (int b = 0; ts_op_backends[b]; b++) {
+            const ts_op_ops *backend = ts_op_backends[b];
             if (backend == &ts_op_reference || !backend->serves(device, &d, NULL)) continue;
             check_pictures(backend, &d);
-            checked++;
+            checked[type]++;
         }
-    assert_in_range(checked, 1, 2); /* not every processor has bf16 */
+    }
+    assert_int_equal(checked[0], all);
+    assert_true(checked[1] == all || !checked[1]); /* not every processor has bf16 */
 }
 
 /* ---- the reference against central differences ---- */

@@ -369,7 +369,8 @@ static void open_own(conv *c)
 {
     int passes = c->desc.training ? PASSES : 1;
     for (int i = 0; i < passes; i++)
-        need_scratch(c, c->own->scratch_bytes(&c->desc, (ts_conv_pass)i));
+        if (i != TS_CONV_DATA || c->desc.needs_dx)
+            need_scratch(c, c->own->scratch_bytes(&c->desc, (ts_conv_pass)i));
     if (c->own->pack) c->base.packed_bytes = aligned(c->own->packed_bytes(&c->desc));
 }
 

@@ -40,7 +40,7 @@ dnnl_status_t ts_dnnl_conv(ts_conv_pass pass, bool winograd, bool training, cons
                            const ts_md *weights, const ts_md *dst, int stride, int padding,
                            const_dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *pd_p);
 ts_status ts_dnnl_reorder(const ts_md *from, const ts_md *to, dnnl_primitive_t *primitive_p);
-/* Has this processor matrix tiles (AMX), with leave to use them? */
+/* Has this processor matrix tiles (AMX)? The library has then asked the kernel for their use. */
 bool ts_dnnl_has_tiles(void);
 /* Has it bf16 dot products, but no tiles? */
 bool ts_dnnl_bf16_without_tiles(void);

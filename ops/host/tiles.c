@@ -6,8 +6,9 @@
  * instruction wants it, [16 outputs][tap][32 inputs]; to backward data outputs are inputs.
  * oneDNN 2.6, whose tiles hold pixels of one row, takes up to 5 times as long (512 channels, 4x4),
  * and about as long with few channels and large pictures. */
-#if defined(__x86_64__)
 #include "ops/host/own_conv.h"
+
+#if defined(__x86_64__)
 #include "ops/host/pack.h"
 #include "ops/host/tiles.h"
 
@@ -29,6 +30,9 @@ TILES void ts_tiles_close(void)
 {
     _tile_release();
 }
+
+/* As many cost as much as 16; with 4 the library is as fast, with one 20 times. */
+enum { LEAST_PICTURES = 8 };
 
 /* One pass; k: what it sums over, n: what it makes. */
 typedef struct plan {
@@ -53,11 +57,16 @@ static plan plan_of(const ts_op_desc *d, ts_conv_pass pass)
 static bool serves(const ts_op_desc *d, const ts_md *order)
 {
     const int64_t dims[] = {d->out.c, d->in.c, d->kernel, d->kernel};
-    return d->type == TS_BF16 && (d->kernel == 1 || d->kernel == 3) &&
+    return d->type == TS_BF16 && d->in.n >= LEAST_PICTURES && (d->kernel == 1 || d->kernel == 3) &&
            d->padding == d->kernel / 2 && (d->stride == 1 || d->stride == 2) && d->in.c % B == 0 &&
            d->out.c % B == 0 && d->in.c <= MOST_CHANNELS && d->out.c <= MOST_CHANNELS &&
            d->in_layout == TS_NHWC && d->layout == TS_NHWC && ts_dnnl_has_tiles() &&
            ts_md_has_tag(order, 4, dims, TS_F32, dnnl_OIhw16i16o);
+}
+
+static bool makes_dx(const ts_op_desc *d)
+{
+    return d->training && d->needs_dx;
 }
 
 static size_t weight_elements(const plan *p)
@@ -65,10 +74,12 @@ static size_t weight_elements(const plan *p)
     return p->n_tiles * p->taps * p->k_tiles * TILE;
 }
 
+/* The weight as forward wants it, then as backward data does, where there is one. */
 static size_t packed_bytes(const ts_op_desc *d)
 {
     plan forward = plan_of(d, TS_CONV_FORWARD), data = plan_of(d, TS_CONV_DATA);
-    return (weight_elements(&forward) + weight_elements(&data)) * sizeof(uint16_t);
+    size_t elements = weight_elements(&forward) + (makes_dx(d) ? weight_elements(&data) : 0);
+    return elements * sizeof(uint16_t);
 }
 
 static void pack(const ts_op_desc *d, const float *weight, void *packed)
@@ -78,7 +89,7 @@ static void pack(const ts_op_desc *d, const float *weight, void *packed)
     uint16_t *to[] = {packed, (uint16_t *)packed + weight_elements(&forward)};
     /* half tiles are filled up with zeros */
     if (d->in.c % STEP || d->out.c % STEP) memset(packed, 0, packed_bytes(d));
-    ts_packing_run(both, to, d->training && d->needs_dx ? 2 : 1, d, weight);
+    ts_packing_run(both, to, makes_dx(d) ? 2 : 1, d, weight);
 }
 
 static size_t scratch_bytes(const ts_op_desc *d, ts_conv_pass pass)
@@ -96,7 +107,7 @@ TILES static void put_pixel(const plan *p, const uint16_t *from, size_t pixel, u
     size_t channels = (size_t)p->from.c, pictures = (size_t)p->from.n;
     size_t picture = (size_t)p->from.h * (size_t)p->from.w * channels;
     for (size_t n = 0; n < p->groups * B; n++) {
-        const uint16_t *row = from + n * picture + pixel * channels;
+        const uint16_t *row = from + (n < pictures ? n : 0) * picture + pixel * channels;
         uint16_t *tile = to + n / B * p->k_tiles * TILE + n % B * STEP;
         for (size_t c = 0; c < channels; c += STEP, tile += TILE) {
             size_t left = n < pictures ? channels - c : 0;
@@ -167,7 +178,7 @@ TILES static void run_units(const plan *p, const unit u[2], int row, size_t tile
             const uint16_t *a0 = unit_tile(p, tiles, u[0], from, s);
             const uint16_t *a1 = unit_tile(p, tiles, u[1], from, s);
             const uint16_t *b = weight + (size_t)(r * p->d->kernel + s) * p->k_tiles * TILE;
-            if (a0 == a1) continue; /* zeros, both */
+            if (a0 == a1) continue; /* zeros, as units share no other tile */
             tiles_multiply(a0, two ? a1 : NULL, b, two_tiles ? b + next : NULL, p->k_tiles);
         }
     }

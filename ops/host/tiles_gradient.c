@@ -1,7 +1,8 @@
 /* tiles_gradient.c - a weight's gradient by matrix tiles (AMX), from x and dy in TS_NHWC and bf16.
  *
- * All pixels of a batch are put in one flat order, row, column, picture, each row with `border`
- * zeros before it. There a tap is a shift by whole batches, and the gradient a long sum
+ * All pixels of a batch are put in one flat order, row, column, picture. Rows of x begin `border`
+ * zeros early, with `border` rows of zeros above the first; rows of dy end as many zeros late.
+ * There a tap is a shift by whole batches, and the gradient a long sum
  *
  *     dw[o][i][tap] = sum over q of dy[q][o] x[phase of tap][q + shift of tap][i],
  *
@@ -11,6 +12,8 @@
  *
  * A task is 32 inputs x 32 outputs of one row of taps or of all, which one thread sums over all
  * pixels, CHUNK at a time, since so many stay in its core's first cache. */
+#include "ops/op.h"
+
 #if defined(__x86_64__)
 #include "ops/host/tiles.h"
 
@@ -19,16 +22,17 @@ enum { CHUNK = 8 }; /* steps */
 /* The flat order, the same for x's phases and for y. */
 typedef struct flat {
     int pictures, columns, border; /* pictures: with some of zeros; columns: border included */
-    int copies;                    /* of x, STEP / copies pixels apart */
+    int phases, copies;            /* of x; copies are STEP / copies pixels apart */
     size_t y_steps, x_steps;       /* x: those that shifts reach */
 } flat;
 
 static flat flat_of(const ts_op_desc *d)
 {
-    flat f = {.border = d->kernel / 2};
-    int whole = d->in.n > STEP / 4 ? STEP / 2 : STEP / 4;
-    f.pictures = (d->in.n + whole - 1) / whole * whole;
-    f.copies = d->kernel == 1 || f.pictures % STEP == 0 ? 1 : STEP / whole;
+    flat f = {.border = d->kernel / 2, .phases = d->kernel == 1 ? 1 : d->stride * d->stride};
+    /* shifts are whole batches, so all leave multiples of this of a STEP */
+    int multiple = d->in.n > STEP / 4 ? STEP / 2 : STEP / 4;
+    f.pictures = (d->in.n + multiple - 1) / multiple * multiple;
+    f.copies = d->kernel == 1 || f.pictures % STEP == 0 ? 1 : STEP / multiple;
     f.columns = d->out.w + f.border;
     size_t row = (size_t)f.columns * (size_t)f.pictures;
     size_t reach = 2 * (size_t)f.border * (row + (size_t)f.pictures);
@@ -37,16 +41,16 @@ static flat flat_of(const ts_op_desc *d)
     return f;
 }
 
-static size_t plane_count(const ts_op_desc *d, const flat *f)
+/* Of all planes of x. */
+static size_t x_elements(const ts_op_desc *d, const flat *f)
 {
-    return (size_t)(f->copies * d->stride * d->stride);
+    return (size_t)(f->copies * f->phases * d->in.c) * f->x_steps * STEP;
 }
 
 size_t ts_tiles_gradient_scratch_bytes(const ts_op_desc *d)
 {
     flat f = flat_of(d);
-    size_t x = plane_count(d, &f) * (size_t)d->in.c * f.x_steps;
-    return (x + (size_t)d->out.c * f.y_steps) * STEP * sizeof(uint16_t);
+    return (x_elements(d, &f) + (size_t)d->out.c * f.y_steps * STEP) * sizeof(uint16_t);
 }
 
 /* A plane in the flat order: every `stride`-th pixel of a tensor, from (top, left) on. */
@@ -64,7 +68,7 @@ static void find_pixels(const flat *f, const plane *p, size_t pixel, const uint1
     int n = (int)(pixel % (size_t)f->pictures);
     int column = (int)(pixel / (size_t)f->pictures % (size_t)f->columns);
     int row = (int)(pixel / (size_t)f->pictures / (size_t)f->columns);
-    for (int i = 0; i < STEP; column++) {
+    for (int i = 0; i < STEP; column++) { /* each time the pictures left of one pixel */
         if (column == f->columns) {
             column = 0;
             row++;
@@ -147,16 +151,6 @@ static void place_tap(const ts_op_desc *d, int tap, int *phase, int *shift)
     *shift = (at - *phase) / d->stride + d->kernel / 2;
 }
 
-static bool has_phase(const ts_op_desc *d, int wanted)
-{
-    for (int tap = 0; tap < d->kernel; tap++) {
-        int phase, shift;
-        place_tap(d, tap, &phase, &shift);
-        if (phase == wanted) return true;
-    }
-    return false;
-}
-
 /* Inputs and outputs of a task: x[input tile], dy[output tile], dw[input tile][output tile], of the
  * first step, plane and tap; NULL: there is no second. */
 typedef struct task {
@@ -206,21 +200,20 @@ static void run_task(const ts_op_desc *d, const flat *f, const task *t, int row,
 static void lay_out(const ts_op_desc *d, const flat *f, const uint16_t *x, const uint16_t *dy,
                     uint16_t *to)
 {
-    int phases = d->stride * d->stride, back = f->border * d->stride;
+    int back = f->border * d->stride;
     size_t plane_elements = (size_t)d->in.c * f->x_steps * STEP;
-    for (int i = 0; i < phases; i++) {
+    for (int i = 0; i < f->phases; i++) {
         int top = i / d->stride, left = i % d->stride;
         plane p = {x, d->in, d->stride, top - back, left - back};
-        if (!has_phase(d, top) || !has_phase(d, left)) continue;
 #pragma omp for schedule(static) nowait
         for (size_t step = 0; step < f->x_steps + (f->copies > 1); step++) {
             const uint16_t *from[STEP];
             find_pixels(f, &p, step * STEP, from);
-            turn_step(f, from, d->in.c, step, (size_t)phases * plane_elements,
+            turn_step(f, from, d->in.c, step, (size_t)f->phases * plane_elements,
                       to + (size_t)i * plane_elements);
         }
     }
-    to += plane_count(d, f) * plane_elements;
+    to += x_elements(d, f);
     plane p = {dy, d->out, 1, 0, 0};
 #pragma omp for schedule(static)
     for (size_t step = 0; step < f->y_steps; step++) {
@@ -235,7 +228,7 @@ void ts_tiles_gradient(const ts_op_desc *d, const uint16_t *x, const uint16_t *d
 {
     flat f = flat_of(d);
     uint16_t *planes = scratch;
-    const uint16_t *pairs = planes + plane_count(d, &f) * (size_t)d->in.c * f.x_steps * STEP;
+    const uint16_t *pairs = planes + x_elements(d, &f);
     int ins = d->in.c / B, outs = d->out.c / B, taps = d->kernel * d->kernel;
     /* with few blocks for many threads a row of taps is a task */
     bool few = (ins + 1) / 2 * ((outs + 1) / 2) < 4 * ts_host_threads();
