@@ -3,7 +3,8 @@
  * The flat buffers hold a weight in the order in which backward-weights writes its gradient, so a
  * gradient needs no reorder; `refresh` packs the weight into what forward and backward-data want
  * (other blocks, bf16). That order is asked for at a fixed batch, so that it does not depend on
- * the batch of a workspace; packing to and from PyTorch's order is a reorder too.
+ * the batch of a workspace; packing to and from PyTorch's order is a reorder too. Where it would
+ * fill up blocks, as AMX does with pictures' 3 channels, it is PyTorch's: filling would be sent.
  *
  * To the library the padding channels of a blocked layout are channels like others, zeros in x, dy
  * and weight: asked for 8 channels of a block of 16, oneDNN 2.6 takes its plain loops.
@@ -310,6 +311,10 @@ static ts_status find_order(conv *c)
     dnnl_primitive_desc_destroy(pd);
     TS_TRY(status);
     TS_TRY(weights_md(&c->desc, TS_F32, dnnl_oihw, &c->plain));
+    if (ts_md_bytes(&c->order) > ts_md_bytes(&c->plain)) { /* blocks that are not full */
+        ts_md_close(&c->order);
+        TS_TRY(weights_md(&c->desc, TS_F32, dnnl_oihw, &c->order));
+    }
     TS_TRY(ts_dnnl_reorder(&c->plain, &c->order, &c->to_order));
     TS_TRY(ts_dnnl_reorder(&c->order, &c->plain, &c->to_plain));
     TS_TRY(ts_dnnl_engine(&engine));
