@@ -185,7 +185,8 @@ same "OD-SGD on one rank is not SGD" alone-od/model.safetensors alone-ssgd/model
 sent() { # sent FOLDER BYTES: of a local step
     is "bytes that $1 sends" "$(sed -n 's/.*"sent_bytes": *\([0-9.]*\).*/\1/p' "$1/run.json")" "$2"
 }
-case $("$program" info) in # padding channels travel too: of blocks of 16, or of 8
+case $("$program" info) in # padding channels travel too: of blocks of 16, or of 8; matrix tiles need none
+*amx_bf16*) all=18432 ;;
 *avx512*) all=24320 ;;
 *) all=18432 ;;
 esac
