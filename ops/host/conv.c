@@ -337,10 +337,12 @@ static ts_status open_gradient(conv *c)
         need_scratch(c, ts_weight_gradient_scratch(&c->desc));
         return TS_OK;
     }
-    ts_status status = open_pass(c, TS_CONV_WEIGHTS, &c->order);
-    if (!status) return TS_OK;
+    /* asked for PyTorch's order, the library would take its plain loops */
+    bool plain = ts_md_same(&c->order, &c->plain);
+    if (!plain && !open_pass(c, TS_CONV_WEIGHTS, &c->order)) return TS_OK;
     ts_trail_clear();
     TS_TRY(open_pass(c, TS_CONV_WEIGHTS, NULL));
+    if (ts_md_same(&p->weights_md, &c->order)) return TS_OK;
     TS_TRY(ts_dnnl_reorder(&p->weights_md, &c->order, &c->gradient_to_order));
     TS_TRY(ts_md_memory(&p->weights_md, &c->gradient_from));
     TS_TRY(ts_md_memory(&c->order, &c->gradient_to));
