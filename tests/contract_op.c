@@ -411,13 +411,13 @@ static ts_op_desc case_of(int i, ts_type type)
     ts_op_desc d = cases[i];
     bool cuda = !strcmp(device->ops->name, "cuda");
     ts_layout best = ts_op_best_layout(device, type, NULL);
-    if (!cuda && d.kind == TS_OP_CONV) {
+    if (d.kind == TS_OP_CONV) {
         d.in_layout = ts_layout_block(d.in_layout) > 1 ? best : ts_op_picture_layout(device, best);
         d.layout = best;
+    } else if (cuda) {
+        if (ts_layout_block(d.in_layout) > 1) d.in_layout = TS_NHWC;
+        if (ts_layout_block(d.layout) > 1) d.layout = TS_NHWC;
     }
-    if (cuda && ts_layout_block(d.in_layout) > 1) d.in_layout = TS_NHWC;
-    if (cuda && ts_layout_block(d.layout) > 1) d.layout = TS_NHWC;
-    if (cuda && d.kind == TS_OP_CONV) d.in_layout = d.in.c < 8 ? TS_NHWC8 : TS_NHWC;
     d.type = type;
     d.out_type = d.kind == TS_OP_LINEAR && !d.relu ? TS_F32 : type;
     return d;

@@ -14,8 +14,7 @@
 
 TILES void ts_tiles_open(void)
 {
-    /* every tile of 16 rows of 64 bytes; static, since the compiler is told of few of these bytes
-     */
+    /* 16 rows of 64 bytes each; static, since the compiler is told of the first bytes only */
     static const struct {
         uint8_t palette, start, reserved[14];
         uint16_t bytes[16];
@@ -69,9 +68,15 @@ static bool makes_dx(const ts_op_desc *d)
     return d->training && d->needs_dx;
 }
 
+/* The weight of one tile of what is made, and all of it. */
+static size_t tile_weight_elements(const plan *p)
+{
+    return p->taps * p->k_tiles * TILE;
+}
+
 static size_t weight_elements(const plan *p)
 {
-    return p->n_tiles * p->taps * p->k_tiles * TILE;
+    return p->n_tiles * tile_weight_elements(p);
 }
 
 /* The weight as forward wants it, then as backward data does, where there is one. */
@@ -169,7 +174,7 @@ TILES static void run_units(const plan *p, const unit u[2], int row, size_t tile
     bool two = u[1].column >= 0, two_tiles = tile + 1 < p->n_tiles;
     float *c[2][2] = {{sums[0], two_tiles ? sums[1] : NULL},
                       {two ? sums[2] : NULL, two && two_tiles ? sums[3] : NULL}};
-    size_t next = p->taps * p->k_tiles * TILE;
+    size_t next = tile_weight_elements(p);
     weight += tile * next;
     tiles_zero();
     for (int r = 0; r < p->d->kernel; r++) {

@@ -189,10 +189,10 @@ static void run_task(const ts_op_desc *d, const flat *f, const task *t, int row,
                 place_tap(d, s, &left, &right);
                 size_t shift = (size_t)(down * f->columns + right) * (size_t)f->pictures;
                 size_t copy = shift % STEP * (size_t)f->copies / STEP;
-                size_t row_of_planes = (copy * (size_t)d->stride + (size_t)top) * (size_t)d->stride;
+                size_t number = copy * (size_t)f->phases + (size_t)(top * d->stride + left);
                 size_t steps = f->y_steps - at < CHUNK ? f->y_steps - at : CHUNK;
-                add_tap(t, (row_of_planes + (size_t)left) * plane + (at + shift / STEP) * TILE,
-                        at * TILE, steps, at == 0, r * d->kernel + s);
+                add_tap(t, number * plane + (at + shift / STEP) * TILE, at * TILE, steps, at == 0,
+                        r * d->kernel + s);
             }
 }
 
