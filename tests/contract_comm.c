@@ -269,6 +269,33 @@ static void test_all_gather(void **state)
     }
 }
 
+/* Rank a's block for rank b is what byte_of says of rank a + 16 b. */
+static void test_all_to_all(void **state)
+{
+    (void)state;
+    for (int k = 0; k < N_SIZES; k++) {
+        size_t bytes = sizes[k], all = bytes * (size_t)world->size;
+        unsigned char *to = take(all + 1), *from = take(all);
+        to[all] = 77;
+        for (int r = 0; r < world->size; r++)
+            for (size_t i = 0; i < bytes; i++)
+                from[(size_t)r * bytes + i] = byte_of(world->rank + 16 * r, i);
+        OK(c->ops->all_to_all(c, to, from, bytes));
+        OK(ts_stream_sync(comm));
+        for (int r = 0; r < world->size; r++)
+            for (size_t i = 0; i < bytes; i++) {
+                size_t at = (size_t)r * bytes + i;
+                CHECK(to[at] == byte_of(r + 16 * world->rank, i), "%zu bytes: byte %zu of rank %d",
+                      bytes, i, r);
+                CHECK(from[at] == byte_of(world->rank + 16 * r, i), "%zu bytes: input changed",
+                      bytes);
+            }
+        CHECK(to[all] == 77, "%zu bytes: written past the end", bytes);
+        give(from);
+        give(to);
+    }
+}
+
 static void test_reduce_scatter(void **state)
 {
     (void)state;
@@ -364,6 +391,7 @@ static void test_sent_bytes(void **state)
     size_t most = counts[N_COUNTS - 1];
     int64_t others = world->size - 1;
     float *x = take(most * (size_t)world->size * sizeof *x), *y = take(most * sizeof *y);
+    float *z = take(most * (size_t)world->size * sizeof *z);
     memset(x, 0, most * (size_t)world->size * sizeof *x);
     for (int k = 0; k < N_COUNTS; k++) {
         size_t n = counts[k];
@@ -379,8 +407,12 @@ static void test_sent_bytes(void **state)
         SENDS(c->ops->all_gather(c, x, y, 3 * n));
         CHECK(total == others * 3 * (int64_t)n, "an all-gather sends %lld", (long long)total);
         SENDS(c->ops->reduce_scatter(c, y, x, n, TS_SUM, NULL));
+        total = 0;
+        SENDS(c->ops->all_to_all(c, z, x, 3 * n));
+        CHECK(total == others * 3 * (int64_t)n, "an all-to-all sends %lld", (long long)total);
         for (int root = 0; root < world->size; root++) SENDS(c->ops->broadcast(c, x, n, root));
     }
+    give(z);
     give(y);
     give(x);
 }
@@ -444,12 +476,12 @@ static void test_time_out(void **state)
 static int run_contract(const ts_communicator_ops *ops)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_reduce),      cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_program_order),   cmocka_unit_test(test_beside_compute),
-        cmocka_unit_test(test_broadcast),       cmocka_unit_test(test_all_gather),
-        cmocka_unit_test(test_reduce_scatter),  cmocka_unit_test(test_send_receive),
-        cmocka_unit_test(test_all_reduce_bf16), cmocka_unit_test(test_sent_bytes),
-        cmocka_unit_test(test_healthy),
+        cmocka_unit_test(test_all_reduce),    cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_program_order), cmocka_unit_test(test_beside_compute),
+        cmocka_unit_test(test_broadcast),     cmocka_unit_test(test_all_gather),
+        cmocka_unit_test(test_all_to_all),    cmocka_unit_test(test_reduce_scatter),
+        cmocka_unit_test(test_send_receive),  cmocka_unit_test(test_all_reduce_bf16),
+        cmocka_unit_test(test_sent_bytes),    cmocka_unit_test(test_healthy),
     };
     OK(ts_communicator_open(ops->name, world, comm, &(ts_communicator_options){.timeout_s = 30},
                             &c));

@@ -14,7 +14,7 @@ typedef struct standin {
 
     /* what was asked */
     ncclConfig_t config;
-    int inits, aborts, destroys, finalizes, collectives, weighted_ops;
+    int inits, aborts, destroys, finalizes, collectives, weighted_ops, groups, group_ends;
     const void *from, *weight;
     void *to;
     size_t n;

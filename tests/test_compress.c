@@ -106,8 +106,7 @@ static under_test open_it(const ts_compression *s, const layout *l)
 {
     under_test u = {.settings = s, .layout = l};
     OK(ts_compressor_find(s, &u.ops));
-    OK(ts_compressor_open(stream, u.ops, s, l->n, l->pieces, l->n_pieces, l->raw, l->n_raw,
-                          &u.compressor));
+    OK(ts_compressor_open(stream, u.ops, s, l->n, l->pieces, l->n_pieces, 1, &u.compressor));
     u.bytes = ts_compressor_bytes(u.compressor);
     assert_true(u.bytes <= WIRE);
     return u;
@@ -403,6 +402,57 @@ static void topk_takes_the_largest(void **state)
             }
 }
 
+/* A part can be made and read by who knows nothing of the others: where the sum is scattered, the
+ * rank that it belongs to. */
+static void parts_are_encodings_of_their_own(void **state)
+{
+    (void)state;
+    FOR_ALL(u)
+    {
+        for (int parts = 2; parts < 6 && !is_sparse(&u); parts++) {
+            const layout *l = u.layout;
+            size_t most = ts_compressor_part(l->n, parts);
+            ts_compressor *whole, *own;
+            OK(ts_compressor_open(stream, u.ops, u.settings, l->n, l->pieces, l->n_pieces, parts,
+                                  &whole));
+            size_t bytes = ts_compressor_bytes(whole) / (size_t)parts;
+            under_test all = u;
+            all.compressor = whole;
+            ts_coding c = alone(&u, false);
+            memset(wires, 0, WIRE); /* also what lies between the parts of an encoding */
+            encode(&all, &c);
+            decode(&all, &c);
+            memcpy(before, to, l->n * sizeof *to);
+            for (size_t p = 0; p < (size_t)parts && p * most < l->n; p++) {
+                size_t begin = p * most, end = begin + most < l->n ? begin + most : l->n;
+                ts_stretch pieces[4];
+                int n = 0;
+                for (int i = 0; i < l->n_pieces; i++) {
+                    size_t a = l->pieces[i].at, b = a + l->pieces[i].n;
+                    if (a < begin) a = begin;
+                    if (b > end) b = end;
+                    if (a < b) pieces[n++] = (ts_stretch){a - begin, b - a};
+                }
+                OK(ts_compressor_open(stream, u.ops, u.settings, end - begin, pieces, n, 1, &own));
+                assert_true(ts_compressor_bytes(own) <= bytes);
+                all.compressor = own;
+                ts_coding mine = c;
+                mine.from += begin;
+                mine.first += begin;
+                mine.wire = wires + WIRE;
+                memset(mine.wire, 0, WIRE);
+                encode(&all, &mine);
+                assert_memory_equal(wires + WIRE, wires + p * bytes, ts_compressor_bytes(own));
+                mine.wire = wires + p * bytes;
+                decode(&all, &mine);
+                assert_memory_equal(to, before + begin, (end - begin) * sizeof *to);
+                ts_compressor_close(own);
+            }
+            ts_compressor_close(whole);
+        }
+    }
+}
+
 /* More chunks than a block has threads. */
 static void topk_of_a_long_vector(void **state)
 {
@@ -425,7 +475,7 @@ static void topk_of_a_long_vector(void **state)
         order[i] = i;
     }
     OK(ts_compressor_find(&s, &ops));
-    OK(ts_compressor_open(stream, ops, &s, LONG, &all, 1, NULL, 0, &c));
+    OK(ts_compressor_open(stream, ops, &s, LONG, &all, 1, 1, &c));
     ts_coding coding = {.from = x, .residual = e, .wire = wire};
     OK(ts_compressor_encode(c, &coding, stream));
     OK(ts_stream_sync(stream));
@@ -694,12 +744,19 @@ static void senseless_settings_are_refused(void **state)
     assert_null(ops);
     ts_compressor *c = NULL;
     ts_compression topk = {.name = "topk", .density = 0.1};
-    const ts_stretch odd[] = {{0, 100}}, gap[] = {{0, 64}}, beyond[] = {{64, 128}};
+    static const struct {
+        size_t n;
+        ts_stretch pieces[2];
+        int n_pieces, parts;
+    } cuts[] = {
+        {100, {{0, 100}}, 1, 1},           {128, {{0, 100}}, 1, 1}, {128, {{64, 128}}, 1, 1},
+        {192, {{128, 64}, {0, 64}}, 2, 1}, {128, {{0, 128}}, 1, 2},
+    };
     OK(ts_compressor_find(&topk, &ops));
-    assert_int_equal(ts_compressor_open(stream, ops, &topk, 100, odd, 1, NULL, 0, &c), TS_EUSAGE);
-    assert_int_equal(ts_compressor_open(stream, ops, &topk, 128, gap, 1, NULL, 0, &c), TS_EUSAGE);
-    assert_int_equal(ts_compressor_open(stream, ops, &topk, 128, beyond, 1, NULL, 0, &c),
-                     TS_EUSAGE);
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+        assert_int_equal(ts_compressor_open(stream, ops, &topk, cuts[i].n, cuts[i].pieces,
+                                            cuts[i].n_pieces, cuts[i].parts, &c),
+                         TS_EUSAGE);
     assert_null(c);
     under_test u = open_it(&topk, &layouts[0]);
     ts_coding coding = alone(&u, true);
@@ -734,6 +791,7 @@ int main(void)
         CASE(draws_are_functions_of_call_and_rank),
         CASE(topk_takes_the_largest),
         CASE(topk_of_a_long_vector),
+        CASE(parts_are_encodings_of_their_own),
         CASE(exact_inputs_come_back),
         CASE(nothing_not_finite_is_lost),
         CASE(sums_are_in_the_order_of_ranks),

@@ -46,6 +46,7 @@ typedef struct compressed {
 #define GLOBAL .scope = "global"
 #define FED .feedback = "yes"
 #define UNFED .feedback = "no"
+#define SCATTER .exchange = "scatter"
 
 static const compressed list[] = {
     {{SSGD, 0.9, 1e-2, 0, false, false}, {.name = "none"}, false},
@@ -57,6 +58,12 @@ static const compressed list[] = {
     {{LOCAL(2), 0.9, 0, TS_MOMENTUM_ZERO, false, true}, {QSGD(127), GLOBAL}, false},
     {{COCOD(2), 0, 1e-2, 0, false, false}, {QSGD(7), FED}, false},
     {{DASGD(2, 5), 0.9, 0, 0, true, false}, {QSGD(7)}, false},
+    {{SSGD, 0.9, 1e-2, 0, false, false}, {QSGD(7), SCATTER}, true},
+    {{BLOCKING, 0.9, 0, 0, false, false}, {QSGD(127), SCATTER, FED}, false},
+    {{COCOD(2), 0.9, 0, 0, false, false}, {QSGD(7), SCATTER, GLOBAL}, false},
+    {{DASGD(3, 2), 0, 0, 0, false, false}, {QSGD(127), SCATTER}, false},
+    {{"local", {.period = 2, SLOW}, 0, 0, 0, false, false}, {QSGD(127), SCATTER}, false},
+    {{SSGD, 0, 0, 0, false, false}, {.name = "terngrad", SCATTER}, false},
     {{SSGD, 0, 0, 0, false, false}, {.name = "terngrad"}, false},
     {{BLOCKING, 0, 0, 0, true, false}, {.name = "terngrad", GLOBAL, FED}, false},
     {{COCOD(4), 0, 0, 0, false, false}, {.name = "terngrad"}, false},
@@ -117,6 +124,8 @@ static const compressed bad_list[] = {
      {.name = "dgc", .density = 0.1},
      false},
     {{SSGD, 0, 0, 0, false, false}, {.name = "topk", .density = 0.1, GLOBAL}, false},
+    {{SSGD, 0, 0, 0, false, false}, {.name = "topk", .density = 0.1, SCATTER}, false},
+    {{SSGD, 0, 0, 0, true, false}, {QSGD(7), SCATTER}, false},
     {{SSGD, 0, 0, 0, false, false}, {.name = "dgc", .density = 0.1, UNFED}, false},
     {{SSGD, 0, 0, 0, false, false}, {.name = "qsgd", .levels = 7, .block = 100}, false},
     {{COCOD(2), 0, 0, 0, false, false}, {.name = "topk", .density = 1.1}, false},
@@ -141,6 +150,7 @@ static const compressed *find(const setting *s)
 static void prepare(const setting *s, ts_flat *flat, ts_worker *worker)
 {
     static const ts_slice weights[] = {{0, HALF}}, buckets[] = {{HALF, HALF}, {0, HALF}};
+    static const float half = 0.5f;
     const compressed *c = find(s);
     flat->weights = weights;
     flat->n_weights = 1;
@@ -149,6 +159,7 @@ static void prepare(const setting *s, ts_flat *flat, ts_worker *worker)
     worker->compression = c->c;
     worker->compression.seed = 42;
     worker->update.nesterov = c->nesterov;
+    if (s >= bad && s < bad + BAD && s->weighted) worker->weight = &half;
 }
 
 /* ---- encoders, in double ---- */
@@ -161,20 +172,20 @@ static double rounded_to_bf16(double x)
     return ldexp(nearbyint(ldexp(x, 8 - exponent)), exponent - 8);
 }
 
-static double unit_word(uint64_t call, int rank, int element)
+static double unit_word(uint64_t seed, uint64_t call, int rank, int element)
 {
-    ts_random4 r = ts_random(42 ^ UINT64_C(0x636f6d7072657373), (uint64_t)element / 4,
+    ts_random4 r = ts_random(seed ^ UINT64_C(0x636f6d7072657373), (uint64_t)element / 4,
                              call << 16 | (uint64_t)rank);
     return (double)(r.v[element % 4] >> 8) / 16777216.0;
 }
 
 /* d <- steps of the norm, up or down at random. */
-static void to_levels(const double *p, double *d, int n, double norm, int levels, uint64_t call,
-                      int rank, int first)
+static void to_levels(const double *p, double *d, int n, double norm, int levels, uint64_t seed,
+                      uint64_t call, int rank, int first)
 {
     for (int i = 0; i < n; i++) {
         double x = norm > 0 ? fmin(fabs(p[i]) / norm * levels, levels) : 0, low = floor(x);
-        low += unit_word(call, rank, first + i) < x - low;
+        low += unit_word(seed, call, rank, first + i) < x - low;
         d[i] = copysign(low * norm / levels, p[i]);
     }
 }
@@ -219,7 +230,7 @@ typedef struct channel {
     models residual, velocity;
     double anchor[N], v[N]; /* v: the anchor's momentum */
     double outer_momentum, outer_rate;
-    uint64_t calls;
+    uint64_t seed, calls;
     int messages; /* of a step */
     bool changes; /* of models; else gradients */
     const compressed *c;
@@ -248,11 +259,13 @@ static void encode_piece(const channel *l, int r, const double *p, double *d, in
     int k = density * n < 1 ? 1 : (int)(density * n);
     if (is(l, "qsgd")) {
         for (int b = 0; b < n; b += 64)
-            to_levels(p + b, d + b, 64, largest_of(p + b, 64), (int)c->levels, l->calls, r, at + b);
+            to_levels(p + b, d + b, 64, largest_of(p + b, 64), (int)c->levels, l->seed, l->calls, r,
+                      at + b);
     } else if (is(l, "terngrad")) {
         double squares = 0;
         for (int i = 0; i < n; i++) squares += p[i] * p[i];
-        to_levels(p, d, n, fmin(largest_of(p, n), 2.5 * sqrt(squares / n)), 1, l->calls, r, at);
+        to_levels(p, d, n, fmin(largest_of(p, n), 2.5 * sqrt(squares / n)), 1, l->seed, l->calls, r,
+                  at);
     } else if (is(l, "topk") || is(l, "dgc")) {
         to_largest(p, d, n, k);
     } else if (is(l, "randomk")) {
@@ -281,6 +294,51 @@ static double ring_sum(const channel *l, models d, int at, int n, int i)
     return sum;
 }
 
+static bool scattered(const channel *l)
+{
+    return l->c->c.exchange != NULL;
+}
+
+/* What lies in the part of a message that a rank adds up: 64s of elements, as many each. */
+static void part_of(const channel *l, int r, int at, int n, int *begin, int *end)
+{
+    int most = (n / 64 + l->size - 1) / l->size * 64;
+    *begin = at + (most * r < n ? most * r : n);
+    *end = at + (most * (r + 1) < n ? most * (r + 1) : n);
+}
+
+/* Elements [at, end) of rank r, which may go to several. */
+static void encode(const channel *l, int r, const double *p, double *d, int at, int end, int all,
+                   double density)
+{
+    for (int q = 0; q < l->size && scattered(l); q++) {
+        int begin, last;
+        part_of(l, q, at, all, &begin, &last);
+        if (last > end) last = end;
+        if (begin < last) encode_piece(l, r, p + begin, d + begin, begin, 0, last - begin, density);
+    }
+    if (!scattered(l) && at < end) encode_piece(l, r, p + at, d + at, at, 0, end - at, density);
+}
+
+/* sum <- the mean over ranks, of which each encodes a part. */
+static void mean_in_parts(channel *l, models d, int at, int end, int all, double *sum)
+{
+    double mean[N];
+    for (int i = at; i < at + all; i++) {
+        mean[i] = 0;
+        for (int r = 0; r < l->size; r++) mean[i] += d[r][i] / l->size;
+        sum[i] = mean[i];
+    }
+    l->seed = ~l->seed;
+    for (int r = 0; r < l->size; r++) {
+        int begin, last;
+        part_of(l, r, at, all, &begin, &last);
+        if (last > end) last = end;
+        if (begin < last) encode_piece(l, r, mean + begin, sum + begin, begin, 0, last - begin, 0);
+    }
+    l->seed = ~l->seed;
+}
+
 /* v <- the mean over ranks of elements [at, at + n), on every rank alike. */
 static void exchange(channel *l, models v, int at, int n)
 {
@@ -299,15 +357,18 @@ static void exchange(channel *l, models v, int at, int n)
             d[r][i] = p[i]; /* raw, unless encoded below */
         }
         int end = apart && at + n > HALF ? HALF : at + n;
-        if (at < end) encode_piece(l, r, p + at, d[r] + at, at, 0, end - at, density);
+        encode(l, r, p, d[r], at, end, n, density);
         for (int i = at; i < at + n; i++) {
             l->residual[r][i] = p[i] - d[r][i];
             if (is(l, "dgc") && i < end && d[r][i] != 0) l->velocity[r][i] = 0;
         }
     }
+    if (scattered(l)) mean_in_parts(l, d, at, apart && at + n > HALF ? HALF : at + n, n, p);
     for (int i = at; i < at + n; i++) {
         double sum = l->changes ? l->anchor[i] : 0;
-        if (is(l, "bf16") && !l->s->weighted)
+        if (scattered(l))
+            sum += p[i];
+        else if (is(l, "bf16") && !l->s->weighted)
             sum += ring_sum(l, d, at, n, i) / l->size;
         else
             for (int r = 0; r < l->size; r++) sum += weight_of(l->s, r, l->size) * d[r][i];
@@ -323,6 +384,7 @@ static void begin_link(channel *l, const setting *s, int size, int messages, boo
                        const double *x)
 {
     memset(l, 0, sizeof *l);
+    l->seed = 42;
     l->c = find(s);
     l->s = s;
     l->size = size;

@@ -173,6 +173,12 @@ static void test_arguments(void **state)
     OK(c->ops->receive(c, y, 3, 1, 0));
     assert_true(nccl->to == y && nccl->root == 1);
     int before = nccl->collectives;
+    OK(c->ops->all_to_all(c, y, x, 4)); /* two sends and two receives, the last from rank 1 */
+    assert_int_equal(nccl->collectives, before + 4);
+    assert_true((char *)nccl->to == (char *)y + 4 && nccl->n == 4 && nccl->root == 1);
+    assert_int_equal(nccl->groups, 1);
+    assert_int_equal(nccl->group_ends, 1);
+    before = nccl->collectives;
     assert_int_equal(c->ops->all_reduce(c, y, x, 8, TS_WEIGHTED_AVERAGE, NULL), TS_EUSAGE);
     assert_int_equal(c->ops->send(c, x, 3, 0, 0), TS_EUSAGE);
     assert_int_equal(nccl->collectives, before);

@@ -21,12 +21,22 @@ typedef struct reduce_job {
     float *to;
     const float *from;
     size_t n;
+    bool bf16; /* n such elements, and their sum */
 } reduce_job;
+
+static void sum_bf16(const reduce_job *j)
+{
+    const uint16_t *a = (const void *)j[0].from, *b = (const void *)j[1].from;
+    uint16_t *to[RANKS] = {(void *)j[0].to, (void *)j[1].to};
+    for (size_t i = 0; i < j->n; i++)
+        to[0][i] = to[1][i] = ts_bf16_from_float(ts_bf16_to_float(a[i]) + ts_bf16_to_float(b[i]));
+}
 
 static ts_status reduce_run(const void *args)
 {
     const reduce_job *j = args; /* [RANKS] */
-    for (size_t i = 0; i < j->n; i++) {
+    if (j->bf16) sum_bf16(j);
+    for (size_t i = 0; !j->bf16 && i < j->n; i++) {
         float mean = (j[0].from[i] + j[1].from[i]) / RANKS;
         j[0].to[i] = j[1].to[i] = mean;
     }
@@ -36,8 +46,9 @@ static ts_status reduce_run(const void *args)
 static int reduce_accesses(const void *args, ts_access *list)
 {
     const reduce_job *j = args;
-    list[0] = (ts_access){j->from, j->n * sizeof(float), false};
-    list[1] = (ts_access){j->to, j->n * sizeof(float), true};
+    size_t bytes = j->n * (j->bf16 ? sizeof(uint16_t) : sizeof(float));
+    list[0] = (ts_access){j->from, bytes, false};
+    list[1] = (ts_access){j->to, bytes, true};
     return 2;
 }
 
@@ -48,9 +59,18 @@ static ts_status meet(ts_communicator *communicator, float *to, const float *fro
                       ts_reduction reduction, const float *weight)
 {
     meeting *m = (meeting *)communicator;
-    reduce_job job = {to, from, n};
+    reduce_job job = {to, from, n, false};
     (void)reduction;
     (void)weight;
+    return recording_meet(communicator->stream, m->calls++, RANKS, &reduce_kernel, &job,
+                          sizeof job);
+}
+
+static ts_status meet_bf16(ts_communicator *communicator, uint16_t *to, const uint16_t *from,
+                           size_t n)
+{
+    meeting *m = (meeting *)communicator;
+    reduce_job job = {(void *)to, (const void *)from, n, true};
     return recording_meet(communicator->stream, m->calls++, RANKS, &reduce_kernel, &job,
                           sizeof job);
 }
@@ -93,8 +113,41 @@ static ts_status meet_all(ts_communicator *communicator, void *to, const void *f
                           sizeof job);
 }
 
-static const ts_communicator_ops meeting_ops = {
-    .name = "meeting", .all_reduce = meet, .all_gather = meet_all};
+/* Block s of rank r's `from` goes to block r of rank s's `to`. */
+static ts_status swap_run(const void *args)
+{
+    const gather_job *j = args; /* [RANKS] */
+    size_t bytes = j->bytes;
+    for (int r = 0; r < RANKS; r++)
+        for (int s = 0; s < RANKS; s++)
+            memcpy(j[s].to + (size_t)r * bytes, j[r].from + (size_t)s * bytes, bytes);
+    return TS_OK;
+}
+
+static int swap_accesses(const void *args, ts_access *list)
+{
+    const gather_job *j = args;
+    list[0] = (ts_access){j->from, RANKS * j->bytes, false};
+    list[1] = (ts_access){j->to, RANKS * j->bytes, true};
+    return 2;
+}
+
+static const ts_kernel swap_kernel = {
+    .name = "all_to_all", .run = swap_run, .accesses = swap_accesses};
+
+static ts_status meet_swapping(ts_communicator *communicator, void *to, const void *from,
+                               size_t bytes)
+{
+    meeting *m = (meeting *)communicator;
+    gather_job job = {to, from, bytes};
+    return recording_meet(communicator->stream, m->calls++, RANKS, &swap_kernel, &job, sizeof job);
+}
+
+static const ts_communicator_ops meeting_ops = {.name = "meeting",
+                                                .all_reduce = meet,
+                                                .all_reduce_bf16 = meet_bf16,
+                                                .all_gather = meet_all,
+                                                .all_to_all = meet_swapping};
 
 /* ---- a model of a training step: gradients from parameters, bucket by bucket ---- */
 
@@ -167,9 +220,25 @@ static const setting settings[] = {
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 
 /* What travels in the run under way. */
-static const char *const compressors[] = {"none", "qsgd", "topk", "randomk"};
-enum { N_COMPRESSORS = sizeof compressors / sizeof *compressors };
-static const char *compressor;
+#define QSGD .name = "qsgd", .levels = 7, .block = 64
+static const ts_compression ways[] = {{.name = "none"},
+                                      {.name = "bf16"},
+                                      {QSGD, .exchange = "gather"},
+                                      {QSGD, .exchange = "scatter"},
+                                      {.name = "terngrad"},
+                                      {.name = "topk", .density = 0.1},
+                                      {.name = "randomk", .density = 0.1},
+                                      {.name = "dgc", .density = 0.1}};
+enum { N_WAYS = sizeof ways / sizeof *ways };
+static ts_compression way;
+
+/* Chooses one; false where it is for gradients, and models are what travels. */
+static bool choose(const setting *s, int i)
+{
+    way = ways[i];
+    way.seed = 3;
+    return strcmp(way.name, "dgc") != 0 || !s->config.period;
+}
 static const ts_slice weights[] = {{0, 64}, {128, 128}};
 
 static const ts_slice buckets[BUCKETS] = {{192, 64}, {64, 128}, {0, 64}};
@@ -202,21 +271,20 @@ static void open_rank(rank *r, int number, ts_device *device, const setting *s)
     r->score = alloc(device, N, 0);
     r->control = (ts_control *)(void *)alloc(device, sizeof *r->control, 0);
     r->control->learning_rate = 0.1f;
-    r->worker = (ts_worker){
-        .device = device,
-        .rank = number,
-        .size = RANKS,
-        .flat = &r->flat,
-        .communicator = &r->communicator.base,
-        .update = {.n = N,
-                   .x = r->flat.parameters,
-                   .m = r->flat.momentum,
-                   .g = r->flat.gradients,
-                   .control = r->control,
-                   .momentum = 0.9f},
-        .momentum_policy = s->policy,
-        .average_statistics = s->statistics,
-        .compression = {.name = compressor, .levels = 7, .block = 64, .density = 0.1, .seed = 3}};
+    r->worker = (ts_worker){.device = device,
+                            .rank = number,
+                            .size = RANKS,
+                            .flat = &r->flat,
+                            .communicator = &r->communicator.base,
+                            .update = {.n = N,
+                                       .x = r->flat.parameters,
+                                       .m = r->flat.momentum,
+                                       .g = r->flat.gradients,
+                                       .control = r->control,
+                                       .momentum = 0.9f},
+                            .momentum_policy = s->policy,
+                            .average_statistics = s->statistics,
+                            .compression = way};
     OK(ts_stream_open(device, TS_STREAM_COMPUTE, r->compute, &r->worker.compute));
     OK(ts_stream_open(device, TS_STREAM_COMM, r->comm, &r->worker.comm));
     r->communicator.base = (ts_communicator){.ops = &meeting_ops, .stream = r->worker.comm};
@@ -319,10 +387,10 @@ static int run(const setting *s, uint64_t seed, bool with_middle, int drop, int 
 static void test_ordered(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_SETTINGS * N_COMPRESSORS; i++) {
-        const setting *s = &settings[i / N_COMPRESSORS];
+    for (int i = 0; i < N_SETTINGS * N_WAYS; i++) {
+        const setting *s = &settings[i / N_WAYS];
         float first[RANKS * 2 * N], other[RANKS * 2 * N];
-        compressor = compressors[i % N_COMPRESSORS];
+        if (!choose(s, i % N_WAYS)) continue;
         assert_int_equal(run(s, 1, true, -1, NULL, first), 0);
         for (uint64_t seed = 2; seed < 20; seed++) {
             assert_int_equal(run(s, seed, true, -1, NULL, other), 0);
@@ -335,16 +403,16 @@ static void test_every_wait_is_needed(void **state)
 {
     int total = 0;
     (void)state;
-    for (int i = 0; i < N_SETTINGS * N_COMPRESSORS; i++) {
-        const setting *s = &settings[i / N_COMPRESSORS];
+    for (int i = 0; i < N_SETTINGS * N_WAYS; i++) {
+        const setting *s = &settings[i / N_WAYS];
         int waits;
-        compressor = compressors[i % N_COMPRESSORS];
+        if (!choose(s, i % N_WAYS)) continue;
         run(s, 1, false, -1, &waits, NULL);
         assert_true(waits > 0);
         for (int drop = 0; drop < waits; drop++)
             if (!run(s, 1, false, drop, NULL, NULL))
                 fail_msg("%s, %s: without wait %d of %d no conflict is found", s->algorithm,
-                         compressor, drop, waits);
+                         way.name, drop, waits);
         total += waits;
     }
     print_message("%d waits removed in turn, each caught\n", total);

@@ -94,10 +94,13 @@ class Run:
 
     @property
     def compression(self):
-        """What travels where it is not fp32: the compressor and the option that says how much it leaves."""
+        """What travels where it is not fp32: the compressor, the option that says how much it leaves and how
+        it travels if that was told."""
         name = self.config.get("compress", "none")
         how = {"qsgd": "levels", "topk": "density", "randomk": "density", "dgc": "density"}.get(name)
-        return "" if name == "none" else " ".join(filter(None, (name, how and self.config.get(how))))
+        travels = self.config.get("exchange", "auto") if name in ("qsgd", "terngrad") else "auto"
+        return "" if name == "none" else " ".join(
+            filter(None, (name, how and self.config.get(how), travels != "auto" and travels)))
 
     @property
     def told(self):

@@ -112,6 +112,9 @@ struct ts_communicator_ops {
     /* to[rank * bytes ..] <- each rank's `from`; `from` may be its own place in `to`. */
     ts_status (*all_gather)(ts_communicator *communicator, void *to, const void *from,
                             size_t bytes);
+    /* to[rank * bytes ..] <- that rank's from[own rank * bytes ..]; not in place. */
+    ts_status (*all_to_all)(ts_communicator *communicator, void *to, const void *from,
+                            size_t bytes);
     /* to[0..n) <- this rank's n elements of the reduction of from[0..n * size). */
     ts_status (*reduce_scatter)(ts_communicator *communicator, float *to, const float *from,
                                 size_t n, ts_reduction reduction, const float *weight);

@@ -79,7 +79,8 @@ static ts_status launch(const ts_kernel *kernel, const ts_collective *call, size
     return TS_OK;
 }
 
-/* How often a rank sends its part of an all-gather or a reduce-scatter around a ring. */
+/* How often a rank sends its part of an all-gather or a reduce-scatter around a ring; to how many
+ * it sends in an all-to-all. */
 static size_t others(const ts_communicator *communicator)
 {
     return (size_t)(communicator->world->size - 1);
@@ -177,6 +178,22 @@ ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const voi
                           .n = bytes};
     TS_TRY(
         launch(&group_of(communicator)->kernels->all_gather, &call, others(communicator) * bytes));
+    return TS_OK;
+}
+
+ts_status ts_group_all_to_all(ts_communicator *communicator, void *to, const void *from,
+                              size_t bytes)
+{
+    size_t all = bytes * (size_t)communicator->world->size;
+    if (bytes == 0) return TS_OK;
+    ts_collective call = {.communicator = communicator,
+                          .to = to,
+                          .from = from,
+                          .to_bytes = all,
+                          .from_bytes = all,
+                          .n = bytes};
+    TS_TRY(
+        launch(&group_of(communicator)->kernels->all_to_all, &call, others(communicator) * bytes));
     return TS_OK;
 }
 

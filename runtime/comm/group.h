@@ -33,7 +33,7 @@ typedef struct ts_collective {
 int ts_collective_accesses(const void *args, ts_access *list);
 
 typedef struct ts_group_kernels {
-    ts_kernel all_reduce, broadcast, all_gather, reduce_scatter, send, receive;
+    ts_kernel all_reduce, broadcast, all_gather, all_to_all, reduce_scatter, send, receive;
 } ts_group_kernels;
 
 /* What communicators have in common: how a collective is checked and enqueued. They differ in the
@@ -67,6 +67,8 @@ ts_status ts_group_all_reduce_bf16(ts_communicator *communicator, uint16_t *to,
                                    const uint16_t *from, size_t n);
 ts_status ts_group_broadcast(ts_communicator *communicator, void *data, size_t bytes, int root);
 ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const void *from,
+                              size_t bytes);
+ts_status ts_group_all_to_all(ts_communicator *communicator, void *to, const void *from,
                               size_t bytes);
 ts_status ts_group_reduce_scatter(ts_communicator *communicator, float *to, const float *from,
                                   size_t n, ts_reduction reduction, const float *weight);

@@ -108,6 +108,16 @@ static ts_status run_all_gather(const void *args)
                              call->to, (int)call->n, MPI_BYTE, b->mpi));
 }
 
+static ts_status run_all_to_all(const void *args)
+{
+    const ts_collective *call = args;
+    blocking *b = (blocking *)call->communicator;
+    TS_TRY(begin(b, call));
+    return end(
+        b, "MPI_Alltoall",
+        MPI_Alltoall(call->from, (int)call->n, MPI_BYTE, call->to, (int)call->n, MPI_BYTE, b->mpi));
+}
+
 static ts_status run_send(const void *args)
 {
     const ts_collective *call = args;
@@ -136,6 +146,9 @@ static const ts_group_kernels kernels = {
                   .accesses = ts_collective_accesses},
     .all_gather = {.name = "mpi_all_gather",
                    .run = run_all_gather,
+                   .accesses = ts_collective_accesses},
+    .all_to_all = {.name = "mpi_all_to_all",
+                   .run = run_all_to_all,
                    .accesses = ts_collective_accesses},
     .reduce_scatter = {.name = "mpi_reduce_scatter",
                        .run = run_reduce_scatter,
@@ -187,6 +200,7 @@ const ts_communicator_ops ts_communicator_mpi = {
     .all_reduce = ts_group_all_reduce,
     .broadcast = ts_group_broadcast,
     .all_gather = ts_group_all_gather,
+    .all_to_all = ts_group_all_to_all,
     .reduce_scatter = ts_group_reduce_scatter,
     .send = ts_group_send,
     .receive = ts_group_receive,

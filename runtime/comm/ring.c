@@ -34,7 +34,8 @@ typedef struct ring {
 /* One collective as a stream of messages. Message i is chunk i % chunks of step i / chunks; in
  * step k a rank sends segment first - k to one neighbour and receives segment first - k - 1 from
  * the other, modulo `segments`. In the first `reduce_steps` what arrives is added to, later it
- * arrives in its place. */
+ * arrives in its place. With `pairs` there is no ring: in step k rank first sends to the rank k + 1
+ * places on its segment of `from`, and receives its own from the rank k + 1 places back. */
 typedef struct flow {
     char what[48];        /* for errors */
     int left, right, tag; /* receive from, send to; -1: does not */
@@ -48,6 +49,7 @@ typedef struct flow {
     float divisor; /* each sum by this, when above 1 */
     bool weighted;
     bool bf16; /* what is summed; else fp32 */
+    bool pairs;
 } flow;
 
 /* ---- arithmetic: loops that the compiler vectorises ---- */
@@ -95,7 +97,7 @@ static void divide(float *x, float divisor, size_t n)
 /* ---- one message ---- */
 
 typedef struct message {
-    int step;
+    int step, peer;
     size_t at;       /* its byte in the vector */
     size_t in_chunk; /* its byte in the segment */
     size_t bytes;    /* 0 where the last segment is short: both sides know and skip it */
@@ -104,8 +106,10 @@ typedef struct message {
 static message find(const flow *f, size_t i, bool sent)
 {
     message m = {.step = (int)(i / f->chunks), .in_chunk = i % f->chunks * CHUNK_BYTES};
-    int segment = (f->first - m.step - !sent) % f->segments;
+    int back = f->pairs && sent ? -m.step - 1 : m.step + (f->pairs || !sent);
+    int segment = (f->first - back) % f->segments;
     if (segment < 0) segment += f->segments;
+    m.peer = f->pairs ? segment : sent ? f->right : f->left;
     m.at = (size_t)segment * f->segment_bytes + m.in_chunk;
     size_t left = m.in_chunk < f->segment_bytes ? f->segment_bytes - m.in_chunk : 0;
     if (m.at + left > f->bytes) left = m.at < f->bytes ? f->bytes - m.at : 0;
@@ -121,7 +125,7 @@ static char *partial_place(const flow *f, const message *m)
 /* Where a message is sent from. The first step sends this rank's own terms. */
 static const char *source(const flow *f, const message *m)
 {
-    if (f->reduce_steps == 0) return f->to + m->at;
+    if (f->reduce_steps == 0) return (f->pairs ? f->from : f->to) + m->at;
     if (m->step > 0) return partial_place(f, m);
     if (!f->weighted) return f->from + m->at;
     char *place = partial_place(f, m);
@@ -174,7 +178,7 @@ static bool may_receive(const flow *f, const progress *in, const progress *out)
 static bool may_send(const flow *f, const progress *in, const progress *out)
 {
     if (out->posted == out->total || out->posted - out->done == WINDOW) return false;
-    if (in->total == 0) return true;
+    if (in->total == 0 || f->pairs) return true;
     size_t lag = f->segments > 1 ? f->chunks : 0;
     return out->posted < lag || in->done > out->posted - lag;
 }
@@ -188,14 +192,14 @@ static ts_status post_all(ring *r, const flow *f, progress *in, progress *out, b
         if (m.bytes == 0) continue;
         void *at = m.step < f->reduce_steps ? (char *)r->slots + slot * CHUNK_BYTES : f->to + m.at;
         TS_MPI_TRY(
-            MPI_Irecv(at, (int)m.bytes, MPI_BYTE, f->left, f->tag, r->mpi, &in->requests[slot]));
+            MPI_Irecv(at, (int)m.bytes, MPI_BYTE, m.peer, f->tag, r->mpi, &in->requests[slot]));
     }
     for (; may_send(f, in, out); out->posted++, *moved = true) {
         message m = find(f, out->posted, true);
         size_t slot = out->posted % WINDOW;
         out->requests[slot] = MPI_REQUEST_NULL;
         if (m.bytes == 0) continue;
-        TS_MPI_TRY(MPI_Isend(source(f, &m), (int)m.bytes, MPI_BYTE, f->right, f->tag, r->mpi,
+        TS_MPI_TRY(MPI_Isend(source(f, &m), (int)m.bytes, MPI_BYTE, m.peer, f->tag, r->mpi,
                              &out->requests[slot]));
     }
     return TS_OK;
@@ -238,7 +242,8 @@ static ts_status run_messages(ring *r, const flow *f)
             ts_mpi_wait_moved(&wait);
             continue;
         }
-        int waited_for = in.done < in.posted ? f->left : f->right;
+        int waited_for =
+            in.done < in.posted ? find(f, in.done, false).peer : find(f, out.done, true).peer;
         TS_NEED(!atomic_load(&r->base.stop), TS_ECOMM,
                 "%s was aborted while it waited for rank %d (host %s)", f->what, waited_for,
                 r->base.base.world->hosts[waited_for]);
@@ -336,6 +341,22 @@ static ts_status run_all_gather(const void *args)
     return run_flow(r, &f);
 }
 
+static ts_status run_all_to_all(const void *args)
+{
+    const ts_collective *call = args;
+    ring *r = (ring *)call->communicator;
+    const ts_world *world = call->communicator->world;
+    size_t own = (size_t)world->rank * call->n;
+    flow f = around(r, "all-to-all", call->n, call->n * (size_t)world->size);
+    f.to = call->to;
+    f.from = call->from;
+    f.steps = f.segments - 1;
+    f.first = world->rank;
+    f.pairs = true;
+    memcpy(f.to + own, f.from + own, call->n);
+    return run_flow(r, &f);
+}
+
 /* A chain from the root around to the rank before it. */
 static ts_status run_broadcast(const void *args)
 {
@@ -382,6 +403,9 @@ static const ts_group_kernels kernels = {
                   .accesses = ts_collective_accesses},
     .all_gather = {.name = "ring_all_gather",
                    .run = run_all_gather,
+                   .accesses = ts_collective_accesses},
+    .all_to_all = {.name = "ring_all_to_all",
+                   .run = run_all_to_all,
                    .accesses = ts_collective_accesses},
     .reduce_scatter = {.name = "ring_reduce_scatter",
                        .run = run_reduce_scatter,
@@ -439,6 +463,7 @@ const ts_communicator_ops ts_communicator_ring = {
     .all_reduce_bf16 = ts_group_all_reduce_bf16,
     .broadcast = ts_group_broadcast,
     .all_gather = ts_group_all_gather,
+    .all_to_all = ts_group_all_to_all,
     .reduce_scatter = ts_group_reduce_scatter,
     .send = ts_group_send,
     .receive = ts_group_receive,

@@ -84,6 +84,7 @@ const ts_communicator_ops ts_communicator_self = {
     .all_reduce = self_reduce,
     .broadcast = self_broadcast,
     .all_gather = self_all_gather,
+    .all_to_all = self_all_gather,
     .reduce_scatter = self_reduce,
     .send = self_send,
     .receive = self_receive,

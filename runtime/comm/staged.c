@@ -117,6 +117,16 @@ static ts_status staged_all_gather(ts_communicator *communicator, void *to, cons
     return deliver(s, to, all);
 }
 
+static ts_status staged_all_to_all(ts_communicator *communicator, void *to, const void *from,
+                                   size_t bytes)
+{
+    staged *s = staged_of(communicator);
+    size_t all = bytes * (size_t)communicator->world->size;
+    TS_TRY(stage(s, from, all, all, NULL));
+    TS_TRY(s->ring->ops->all_to_all(s->ring, s->to, s->from, bytes));
+    return deliver(s, to, all);
+}
+
 static ts_status staged_send(ts_communicator *communicator, const void *data, size_t bytes,
                              int peer, int tag)
 {
@@ -191,6 +201,7 @@ const ts_communicator_ops ts_communicator_staged = {
     .all_reduce_bf16 = staged_all_reduce_bf16,
     .broadcast = staged_broadcast,
     .all_gather = staged_all_gather,
+    .all_to_all = staged_all_to_all,
     .reduce_scatter = staged_reduce_scatter,
     .send = staged_send,
     .receive = staged_receive,

@@ -3,7 +3,7 @@
  *     quantised   for each piece: its norms, its codes
  *     sparse      all indices (where ranks choose their own), all values
  *     raw         behind either, in fp32
- * Parts begin on 16 bytes. */
+ * All of these begin on 16 bytes. */
 #include "runtime/compress/compressor.h"
 
 #include <stddef.h>
@@ -47,6 +47,11 @@ const ts_option ts_compression_options[] = {
     {"scope", TS_OPTION_CHOICE, AT(scope), "layer", "layer|global", 0, 0,
      "encode each layer's weights apart, and biases and batch norm as fp32; or all as one vector",
      "bf16|qsgd|terngrad|topk|randomk|dgc"},
+    {"exchange", TS_OPTION_CHOICE, AT(exchange), "auto", "auto|gather|scatter", 0, 0,
+     "gather: a rank gets all encodings; scatter: it gets all of an N-th of the elements, encodes "
+     "their mean, and these are gathered: 2 (N - 1) / N of an encoding sent instead of N - 1, but "
+     "rounded twice; auto: scatter on more than 4 ranks of equal weight",
+     "qsgd|terngrad"},
     {0}};
 
 static bool is(const char *text, const char *word)
@@ -81,6 +86,7 @@ struct ts_compressor {
     ts_compression settings;
     ts_format format;
     size_t n, bytes;
+    int parts;
     uint32_t n_pieces, n_chunks, n_raw, entries, most_k;
     ts_piece *pieces; /* these and the scratch are device memory */
     ts_chunk *chunks, *raw;
@@ -92,7 +98,7 @@ struct ts_compressor {
 typedef struct tables {
     ts_piece *pieces;
     ts_chunk *chunks, *raw;
-    uint32_t n_chunks, n_raw;
+    uint32_t n_pieces, n_chunks, n_raw;
 } tables;
 
 static size_t aligned(size_t bytes)
@@ -119,7 +125,7 @@ static void cut(ts_stretch s, uint32_t most, ts_chunk like, uint32_t bits, ts_ch
     }
 }
 
-static void lay_out_piece(ts_compressor *c, ts_stretch s, uint32_t index, tables *t)
+static void lay_out_piece(ts_compressor *c, ts_stretch s, tables *t)
 {
     const ts_format *f = &c->format;
     uint32_t chunks = (uint32_t)((s.n + f->chunk - 1) / f->chunk);
@@ -137,28 +143,63 @@ static void lay_out_piece(ts_compressor *c, ts_stretch s, uint32_t index, tables
         c->entries += p.k;
         if (p.k > c->most_k) c->most_k = p.k;
     }
-    ts_chunk like = {.piece = index, .codes = (uint32_t)c->bytes, .norm = p.norm};
+    ts_chunk like = {.piece = t->n_pieces, .codes = (uint32_t)c->bytes, .norm = p.norm};
     uint32_t first = t->n_chunks;
     cut(s, f->chunk, like, (uint32_t)f->bits, t->chunks, &t->n_chunks);
     if (f->norm == TS_NORM_CHUNK && t->chunks)
         for (uint32_t i = 0; i < chunks; i++)
             t->chunks[first + i].norm += i * (uint32_t)sizeof(float);
     c->bytes += aligned(s.n * (size_t)f->bits / 8);
-    if (t->pieces) t->pieces[index] = p;
+    if (t->pieces) t->pieces[t->n_pieces] = p;
+    t->n_pieces++;
 }
 
-static void lay_out(ts_compressor *c, const ts_stretch *pieces, int n_pieces, const ts_stretch *raw,
-                    int n_raw, tables *t)
+static void lay_out_raw(ts_compressor *c, size_t begin, size_t end, tables *t)
 {
-    c->bytes = 0;
-    c->entries = c->most_k = t->n_chunks = t->n_raw = 0;
-    for (int i = 0; i < n_pieces; i++) lay_out_piece(c, pieces[i], (uint32_t)i, t);
-    c->bytes += aligned((size_t)c->entries * (size_t)c->format.entry);
-    for (int i = 0; i < n_raw; i++) {
-        ts_chunk like = {.codes = (uint32_t)c->bytes};
-        cut(raw[i], TS_CHUNK_MAX, like, 8 * sizeof(float), t->raw, &t->n_raw);
-        c->bytes += aligned(raw[i].n * sizeof(float));
+    ts_chunk like = {.codes = (uint32_t)c->bytes};
+    cut((ts_stretch){begin, end - begin}, TS_CHUNK_MAX, like, 8 * sizeof(float), t->raw, &t->n_raw);
+    c->bytes += aligned((end - begin) * sizeof(float));
+}
+
+/* What of [begin, end) is `wanted`: the part of a piece; n 0: none of it. */
+static ts_stretch within(ts_stretch wanted, size_t begin, size_t end)
+{
+    size_t from = wanted.at > begin ? wanted.at : begin;
+    size_t to = wanted.at + wanted.n < end ? wanted.at + wanted.n : end;
+    return (ts_stretch){from, from < to ? to - from : 0};
+}
+
+static void lay_out_part(ts_compressor *c, const ts_stretch *pieces, int n_pieces, size_t begin,
+                         size_t end, tables *t)
+{
+    for (int i = 0; i < n_pieces; i++) {
+        ts_stretch piece = within(pieces[i], begin, end);
+        if (piece.n) lay_out_piece(c, piece, t);
     }
+    c->bytes += aligned((size_t)c->entries * (size_t)c->format.entry);
+    for (int i = 0; i < n_pieces; i++) {
+        ts_stretch piece = within(pieces[i], begin, end);
+        if (!piece.n) continue;
+        lay_out_raw(c, begin, piece.at, t);
+        begin = piece.at + piece.n;
+    }
+    lay_out_raw(c, begin, end, t);
+}
+
+/* Every part gets the bytes of the largest, which an earlier call has found out. */
+static void lay_out(ts_compressor *c, const ts_stretch *pieces, int n_pieces, tables *t)
+{
+    size_t elements = ts_compressor_part(c->n, c->parts), bytes = c->bytes / (size_t)c->parts;
+    size_t most = 0;
+    c->entries = c->most_k = t->n_pieces = t->n_chunks = t->n_raw = 0;
+    for (size_t i = 0; i < (size_t)c->parts; i++) {
+        size_t begin = i * elements < c->n ? i * elements : c->n;
+        size_t end = begin + elements < c->n ? begin + elements : c->n;
+        c->bytes = i * bytes;
+        lay_out_part(c, pieces, n_pieces, begin, end, t);
+        if (c->bytes - i * bytes > most) most = c->bytes - i * bytes;
+    }
+    c->bytes = most * (size_t)c->parts;
 }
 
 /* ---- open, close ---- */
@@ -179,20 +220,20 @@ static ts_status upload(ts_stream *stream, const void *from, size_t bytes, void 
 }
 
 static ts_status make_tables(ts_compressor *c, ts_stream *stream, const ts_stretch *pieces,
-                             int n_pieces, const ts_stretch *raw, int n_raw)
+                             int n_pieces)
 {
     tables t = {0};
     ts_status status;
-    lay_out(c, pieces, n_pieces, raw, n_raw, &t);
-    t.pieces = calloc((size_t)n_pieces + 1, sizeof *t.pieces);
+    lay_out(c, pieces, n_pieces, &t);
+    t.pieces = calloc((size_t)t.n_pieces + 1, sizeof *t.pieces);
     t.chunks = calloc((size_t)t.n_chunks + 1, sizeof *t.chunks);
     t.raw = calloc((size_t)t.n_raw + 1, sizeof *t.raw);
     if (!t.pieces || !t.chunks || !t.raw) {
         status = TS_ERROR(TS_ENOMEM, "no memory for the tables of %d pieces", n_pieces);
         goto out;
     }
-    lay_out(c, pieces, n_pieces, raw, n_raw, &t);
-    c->n_pieces = (uint32_t)n_pieces;
+    lay_out(c, pieces, n_pieces, &t);
+    c->n_pieces = t.n_pieces;
     c->n_chunks = t.n_chunks;
     c->n_raw = t.n_raw;
     TS_TRY_TO(status, out, upload(stream, t.pieces, c->n_pieces * sizeof *t.pieces, &c->pieces));
@@ -224,39 +265,51 @@ static ts_status make_scratch(ts_compressor *c, ts_stream *stream)
     return ts_stream_sync(stream);
 }
 
-static ts_status check_stretches(size_t n, const ts_stretch *list, int count, size_t *sum)
+static ts_status check(const ts_compressor_ops *ops, const ts_format *format, size_t n,
+                       const ts_stretch *pieces, int n_pieces, int parts)
 {
-    for (int i = 0; i < count; i++) {
-        TS_NEED(list[i].n && list[i].at % UNIT == 0 && list[i].n % UNIT == 0 &&
-                    list[i].at + list[i].n <= n,
+    size_t at = 0;
+    TS_NEED(n <= MOST_ELEMENTS, TS_EUSAGE,
+            "a message of %zu elements; at most %zu are encoded as one: let them travel in several "
+            "(--overlap yes, --fragments)",
+            n, MOST_ELEMENTS);
+    TS_NEED(n % UNIT == 0, TS_EUSAGE, "a message of %zu elements; give a multiple of %d", n, UNIT);
+    TS_NEED(parts == 1 || !format->entry, TS_EUSAGE, "an encoding by %s is in one part, not %d",
+            ops->name, parts);
+    for (int i = 0; i < n_pieces; i++) {
+        ts_stretch p = pieces[i];
+        TS_NEED(p.n && p.at % UNIT == 0 && p.n % UNIT == 0 && p.at >= at && p.at + p.n <= n,
                 TS_EUSAGE,
-                "a stretch of %zu elements from %zu of %zu cannot be encoded: both must be "
-                "multiples of %d",
-                list[i].n, list[i].at, n, UNIT);
-        *sum += list[i].n;
+                "a piece of %zu elements from %zu of %zu cannot be encoded: pieces ascend, and "
+                "both numbers are multiples of %d",
+                p.n, p.at, n, UNIT);
+        at = p.at + p.n;
     }
     return TS_OK;
 }
 
+size_t ts_compressor_part(size_t n, int parts)
+{
+    size_t units = n / UNIT;
+    return (units + (size_t)parts - 1) / (size_t)parts * UNIT;
+}
+
 ts_status ts_compressor_open(ts_stream *stream, const ts_compressor_ops *ops,
                              const ts_compression *settings, size_t n, const ts_stretch *pieces,
-                             int n_pieces, const ts_stretch *raw, int n_raw,
-                             ts_compressor **compressor_p)
+                             int n_pieces, int parts, ts_compressor **compressor_p)
 {
-    size_t sum = 0;
-    TS_TRY(check_stretches(n, pieces, n_pieces, &sum));
-    TS_TRY(check_stretches(n, raw, n_raw, &sum));
-    TS_NEED(sum == n && n <= MOST_ELEMENTS, TS_EUSAGE,
-            "stretches of %zu elements in a message of %zu; at most %zu fit one message", sum, n,
-            MOST_ELEMENTS);
+    ts_format format;
+    TS_TRY(ops->format(settings, &format));
+    TS_TRY(check(ops, &format, n, pieces, n_pieces, parts));
     ts_compressor *c = calloc(1, sizeof *c);
     TS_NEED(c, TS_ENOMEM, "no memory for compressor %s", ops->name);
     c->ops = ops;
     c->device = stream->device;
     c->settings = *settings;
+    c->format = format;
     c->n = n;
-    ts_status status = ops->format(settings, &c->format);
-    if (!status) status = make_tables(c, stream, pieces, n_pieces, raw, n_raw);
+    c->parts = parts;
+    ts_status status = make_tables(c, stream, pieces, n_pieces);
     if (!status) status = make_scratch(c, stream);
     if (status) {
         ts_compressor_close(c);
@@ -312,7 +365,7 @@ static ts_status launch(const ts_compressor *c, ts_code code, const ts_kernel *k
 
 ts_status ts_compressor_encode(ts_compressor *c, const ts_coding *coding, ts_stream *stream)
 {
-    TS_NEED(coding->residual || !(c->format.scatters || coding->feedback), TS_EUSAGE,
+    TS_NEED(coding->residual || !(c->format.entry || coding->feedback), TS_EUSAGE,
             "%s without a residual", c->ops->name);
     TS_NEED(coding->velocity || !c->ops->corrects_momentum, TS_EUSAGE, "%s without a velocity",
             c->ops->name);
@@ -322,10 +375,10 @@ ts_status ts_compressor_encode(ts_compressor *c, const ts_coding *coding, ts_str
 /* What nobody has sent is 0, or stays as the anchor is. */
 ts_status ts_compressor_decode(ts_compressor *c, const ts_coding *coding, ts_stream *stream)
 {
-    bool scatters = c->format.scatters;
-    if (scatters && !coding->anchor)
+    bool sparse = c->format.entry; /* decoding touches only what has travelled */
+    if (sparse && !coding->anchor)
         TS_TRY(ts_stream_fill(stream, coding->to, 0, c->n * sizeof(float)));
     TS_TRY(launch(c, code_of(c, coding), c->ops->decode, &ts_raw_decode, stream));
-    if (!scatters || !coding->anchor) return TS_OK;
+    if (!sparse || !coding->anchor) return TS_OK;
     return ts_stream_copy(stream, coding->to, coding->anchor, c->n * sizeof(float));
 }

@@ -9,7 +9,8 @@
  * never lost on the way: its element, or its whole block, arrives as one.
  *
  * A message, what one collective carries, is cut into pieces, each encoded on its own (a layer's
- * weights, or all of it), and raw stretches between them, which travel as fp32. */
+ * weights, or all of it); what lies between them is raw and travels as fp32. Its encoding may be in
+ * parts, which can be sent and decoded apart: as many elements each, one behind the other. */
 #ifndef TS_COMPRESS_COMPRESSOR_H
 #define TS_COMPRESS_COMPRESSOR_H
 
@@ -21,7 +22,7 @@ enum { TS_COMPRESS_RANKS_MAX = 0xffff };
 /* How vectors are to travel; zeros: as they are, in fp32. */
 typedef struct ts_compression {
     const char *name; /* of a compressor; NULL or "none" */
-    const char *feedback, *scope;
+    const char *feedback, *scope, *exchange;
     int64_t levels, block;
     double density;
     double density_warmup; /* epochs */
@@ -36,8 +37,7 @@ typedef struct ts_format {
     uint32_t chunk;   /* elements that one block of threads takes; a multiple of 64 */
     int bits, levels; /* of an element's code; bits 0: only some elements travel */
     enum { TS_NORM_NONE, TS_NORM_PIECE, TS_NORM_CHUNK } norm; /* an fp32 for each */
-    int entry;     /* bytes for an element that travels: value, or index and value */
-    bool scatters; /* decoding touches only what has travelled */
+    int entry; /* bytes for an element that travels: value, or index and value; 0: all travel */
 } ts_format;
 
 /* What all ranks' encodings may be summed as on their way; else they are gathered. */
@@ -72,14 +72,16 @@ typedef struct ts_stretch {
 } ts_stretch;
 
 typedef struct ts_compressor ts_compressor;
-/* For messages of n elements. `pieces` and `raw` together are the whole message, each ascending.
- * Blocks on `stream`. */
+/* For messages of n elements, at most 2^28, in which `pieces` ascend, in `parts` of
+ * ts_compressor_part elements (1: in one; more: only where all elements travel); a piece that a
+ * border crosses is two. TS_EUSAGE for what cannot be encoded. Blocks on `stream`. */
 ts_status ts_compressor_open(ts_stream *stream, const ts_compressor_ops *ops,
                              const ts_compression *settings, size_t n, const ts_stretch *pieces,
-                             int n_pieces, const ts_stretch *raw, int n_raw,
-                             ts_compressor **compressor_p);
+                             int n_pieces, int parts, ts_compressor **compressor_p);
 void ts_compressor_close(ts_compressor *compressor);
-/* Bytes of a rank's encoding, a multiple of 16. */
+/* Elements of a part of n; the last ones may have fewer, or none. */
+size_t ts_compressor_part(size_t n, int parts);
+/* Bytes of a rank's encoding; each part has as many of them, a multiple of 16. */
 size_t ts_compressor_bytes(const ts_compressor *compressor);
 
 /* One message to encode or decode; vectors have its n elements. */
@@ -91,9 +93,8 @@ typedef struct ts_coding {
     unsigned char *wire; /* 16-byte aligned: an encoding, or the first of all ranks' */
     /* encode */
     const float *from;
-    float
-        *residual; /* written always where format.scatters, else only with feedback; may be NULL */
-    bool feedback; /* residual is added to what is encoded */
+    float *residual; /* written always where format.entry, else only with feedback; may be NULL */
+    bool feedback;   /* residual is added to what is encoded */
     float *velocity; /* dgc's u; else NULL */
     float momentum;
     bool nesterov;
@@ -107,7 +108,7 @@ typedef struct ts_coding {
     bool weighted; /* or the fp32 right behind each encoding */
 } ts_coding;
 
-/* Both only enqueue. */
+/* Both only enqueue. Encoding gives TS_EUSAGE when it lacks a residual or a velocity. */
 ts_status ts_compressor_encode(ts_compressor *compressor, const ts_coding *coding,
                                ts_stream *stream);
 ts_status ts_compressor_decode(ts_compressor *compressor, const ts_coding *coding,

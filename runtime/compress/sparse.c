@@ -156,7 +156,7 @@ static ts_status sparse_format(const ts_compression *s, int entry, ts_format *fo
     TS_NEED(s->density > 0 && s->density <= 1, TS_EUSAGE,
             "%s: a density of %g; the share of elements that travels lies above 0 and at most at 1",
             s->name, s->density);
-    *format_p = (ts_format){.chunk = TS_CHUNK_MAX, .entry = entry, .scatters = true};
+    *format_p = (ts_format){.chunk = TS_CHUNK_MAX, .entry = entry};
     return TS_OK;
 }
 

@@ -37,6 +37,8 @@ enum { SLOTS = 64, START_S = 120 };
     F(ncclAllReduce)                                                                               \
     F(ncclBroadcast)                                                                               \
     F(ncclAllGather)                                                                               \
+    F(ncclGroupStart)                                                                              \
+    F(ncclGroupEnd)                                                                                \
     F(ncclReduceScatter)                                                                           \
     F(ncclSend)                                                                                    \
     F(ncclRecv)
@@ -107,6 +109,11 @@ static ts_status check(const nccl *c, ncclResult_t result, const char *what)
     if (result == ncclSuccess) return TS_OK;
     return TS_ERROR(TS_ECOMM, "NCCL: %s: %s; %s", what, api.ncclGetErrorString(result),
                     api.ncclGetLastError(c->comm));
+}
+
+static bool failed(ncclResult_t result)
+{
+    return result != ncclSuccess && result != ncclInProgress;
 }
 
 /* A non-blocking communicator answers a call with "in progress": wait until it is through. */
@@ -214,6 +221,25 @@ static ncclResult_t issue_receive(nccl *c, const ts_collective *a, ncclRedOp_t o
     return api.ncclRecv(a->to, a->n, ncclUint8, a->peer, c->comm, stream);
 }
 
+/* A group's calls begin at its end, which speaks for them all. */
+static ncclResult_t issue_all_to_all(nccl *c, const ts_collective *a, ncclRedOp_t op,
+                                     cudaStream_t stream)
+{
+    (void)op;
+    const char *from = a->from;
+    char *to = a->to;
+    ncclResult_t result = api.ncclGroupStart();
+    if (result != ncclSuccess) return result;
+    for (int i = 0; i < 2 * c->base.base.world->size && !failed(result); i++) {
+        int peer = i / 2;
+        size_t at = (size_t)peer * a->n;
+        result = i % 2 ? api.ncclRecv(to + at, a->n, ncclUint8, peer, c->comm, stream)
+                       : api.ncclSend(from + at, a->n, ncclUint8, peer, c->comm, stream);
+    }
+    ncclResult_t ended = api.ncclGroupEnd();
+    return failed(result) ? result : ended;
+}
+
 #define KERNEL(name, text)                                                                         \
     static ts_status enqueue_##name(const void *args, void *cuda_stream)                           \
     {                                                                                              \
@@ -223,6 +249,7 @@ KERNEL(all_reduce, "all-reduce")
 KERNEL(reduce_scatter, "reduce-scatter")
 KERNEL(broadcast, "broadcast")
 KERNEL(all_gather, "all-gather")
+KERNEL(all_to_all, "all-to-all")
 KERNEL(send, "send")
 KERNEL(receive, "receive")
 
@@ -230,6 +257,7 @@ static const ts_group_kernels kernels = {
     .all_reduce = {"nccl_all_reduce", NULL, ts_collective_accesses, enqueue_all_reduce},
     .broadcast = {"nccl_broadcast", NULL, ts_collective_accesses, enqueue_broadcast},
     .all_gather = {"nccl_all_gather", NULL, ts_collective_accesses, enqueue_all_gather},
+    .all_to_all = {"nccl_all_to_all", NULL, ts_collective_accesses, enqueue_all_to_all},
     .reduce_scatter = {"nccl_reduce_scatter", NULL, ts_collective_accesses, enqueue_reduce_scatter},
     .send = {"nccl_send", NULL, ts_collective_accesses, enqueue_send},
     .receive = {"nccl_receive", NULL, ts_collective_accesses, enqueue_receive},
@@ -276,7 +304,7 @@ static ts_status nccl_poll(ts_communicator *communicator)
     }
     if (asked != ncclSuccess) result = asked;
     ts_status status = TS_OK;
-    if (result != ncclSuccess && result != ncclInProgress)
+    if (failed(result))
         status = check(c, result, "a collective under way");
     else if (stuck)
         status = ts_world_timed_out(communicator->world, "a collective of communicator nccl",
@@ -413,6 +441,7 @@ const ts_communicator_ops ts_communicator_nccl = {
     .all_reduce_bf16 = ts_group_all_reduce_bf16,
     .broadcast = ts_group_broadcast,
     .all_gather = ts_group_all_gather,
+    .all_to_all = ts_group_all_to_all,
     .reduce_scatter = ts_group_reduce_scatter,
     .send = ts_group_send,
     .receive = ts_group_receive,
