@@ -266,7 +266,8 @@ static void apply(const ts_op_run *r, const view *v, const float *scale, const f
         }
 }
 
-/* dx = scale g + slope (x - mean) + shift, with slope and shift holding the sums' part. */
+/* dx = scale g + slope x + shift, with slope and shift holding the sums' part. A dx that nobody
+ * wants lies where dresidual does, which is stored after it. */
 TS_INLINE void unapply_stretch(const sources *s, void *dx, void *dresidual, const float *scale,
                                const float *slope, const float *shift, int pixels, int lanes,
                                int width, bool bf16, ts_norm_mask m, bool two, bool residual)
@@ -316,7 +317,7 @@ static void unapply(const ts_op_run *r, const view *v, const float *scale, const
             size_t index = ((size_t)n * (size_t)v->blocks + (size_t)c) * block;
             size_t lane = (size_t)c * (size_t)v->lanes;
             sources s = shifted(all, index, lane, bf16);
-            char *dx = (char *)a->dx + index * bytes;
+            char *dx = (char *)(a->dx ? a->dx : a->dresidual) + index * bytes;
             char *dr = residual ? (char *)a->dresidual + index * bytes : NULL;
 #define CASE(B, M, T, D)                                                                           \
     if (bf16 == B && m == M && two == T && residual == D)                                          \
@@ -420,7 +421,7 @@ static ts_status norm_backward(const ts_op_run *r)
         slope[c] = k.slope;
         shift[c] = k.shift;
     }
-    if (a->dx) unapply(r, &v, scale, slope, shift);
+    if (a->dx || a->dresidual) unapply(r, &v, scale, slope, shift);
     return TS_OK;
 }
 
