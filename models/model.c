@@ -399,7 +399,7 @@ ts_status ts_model_read(ts_model *m, const ts_tensor *t, const float *vector, fl
         ts_stream_copy(stream, pinned, vector + t->slice.at, t->slice.n * sizeof *pinned);
     if (!status) status = ts_stream_sync(stream);
     const ts_op *op = packing_op(m, t);
-    if (!status && op) op->ops->unpack(op, plain, pinned);
+    if (!status && op) status = op->ops->unpack(op, plain, pinned);
     if (!status && !op) memcpy(plain, pinned, t->count * sizeof *plain);
     ts_device_release(m->device, TS_MEMORY_PINNED, pinned);
     return status;
@@ -414,12 +414,13 @@ ts_status ts_model_write(ts_model *m, const ts_tensor *t, float *vector, const f
                            (void **)&pinned));
     memset(pinned, 0, t->slice.n * sizeof *pinned);
     const ts_op *op = packing_op(m, t);
+    ts_status status = TS_OK;
     if (op)
-        op->ops->pack(op, pinned, plain);
+        status = op->ops->pack(op, pinned, plain);
     else
         memcpy(pinned, plain, t->count * sizeof *plain);
-    ts_status status =
-        ts_stream_copy(stream, vector + t->slice.at, pinned, t->slice.n * sizeof *pinned);
+    if (!status)
+        status = ts_stream_copy(stream, vector + t->slice.at, pinned, t->slice.n * sizeof *pinned);
     if (!status) status = ts_stream_sync(stream);
     ts_device_release(m->device, TS_MEMORY_PINNED, pinned);
     return status;

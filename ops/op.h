@@ -115,8 +115,8 @@ typedef struct ts_op_ops {
     /* Optional. */
     /* Host memory, at once: the op's order <- PyTorch's order and back. NULL: they are the same.
      * Only the weight of conv and linear; every other parameter is a plain [c]. */
-    void (*pack)(const ts_op *op, float *to, const float *plain);
-    void (*unpack)(const ts_op *op, float *plain, const float *from);
+    ts_status (*pack)(const ts_op *op, float *to, const float *plain);
+    ts_status (*unpack)(const ts_op *op, float *plain, const float *from);
 } ts_op_ops;
 
 struct ts_op {

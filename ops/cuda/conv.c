@@ -100,8 +100,6 @@ static ts_status cudnn_plan(ts_device *device, const ts_op_desc *d, ts_op **op_p
                       .weight_order = "KRSC8"};
     ts_status status = plan_passes(c);
     if (status) {
-        char text[160];
-        ts_op_describe(d, text, sizeof text);
         cudnn_release(&c->base);
         return ts_status_pass(__FILE__, __LINE__, status);
     }
@@ -119,17 +117,19 @@ static size_t place_of(const ts_op_desc *d, size_t i)
     return (k * taps + tap) * channels_of(d) + c;
 }
 
-static void cudnn_pack(const ts_op *op, float *to, const float *plain)
+static ts_status cudnn_pack(const ts_op *op, float *to, const float *plain)
 {
     size_t n = ts_op_plain_weight_count(&op->desc);
     memset(to, 0, op->weight_n * sizeof *to);
     for (size_t i = 0; i < n; i++) to[place_of(&op->desc, i)] = plain[i];
+    return TS_OK;
 }
 
-static void cudnn_unpack(const ts_op *op, float *plain, const float *from)
+static ts_status cudnn_unpack(const ts_op *op, float *plain, const float *from)
 {
     size_t n = ts_op_plain_weight_count(&op->desc);
     for (size_t i = 0; i < n; i++) plain[i] = from[place_of(&op->desc, i)];
+    return TS_OK;
 }
 
 /* ---- running ---- */

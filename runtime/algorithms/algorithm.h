@@ -61,6 +61,7 @@ typedef struct ts_part {
 enum { TS_PARTS_MAX = 256 };
 
 typedef struct ts_algorithm_ops ts_algorithm_ops;
+typedef struct ts_algorithm_config ts_algorithm_config;
 typedef struct ts_algorithm {
     const ts_algorithm_ops *ops;
     ts_worker worker;
@@ -75,7 +76,8 @@ struct ts_algorithm_ops {
     bool periodic;     /* averages models every --period steps, else gradients at every step */
     /* Required. */
     /* TS_EUSAGE when the configuration makes no sense for it. */
-    ts_status (*open)(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p);
+    ts_status (*open)(const ts_worker *worker, const ts_algorithm_config *config,
+                      ts_algorithm **algorithm_p);
     void (*close)(ts_algorithm *algorithm);
     /* Optional. */
     /* Backward has enqueued the last kernel of this bucket's gradients. */
@@ -96,7 +98,7 @@ struct ts_algorithm_ops {
 };
 
 /* The options of all algorithms; each reads its own. */
-typedef struct ts_algorithm_config {
+struct ts_algorithm_config {
     int64_t period;       /* k; 0, as --period auto is kept, is settled before an algorithm opens */
     int64_t delay;        /* d; the same */
     double mix;           /* xi: the share of the local model that a merge keeps */
@@ -110,7 +112,7 @@ typedef struct ts_algorithm_config {
     double pull;               /* overlap-local: alpha */
     double anchor_momentum;    /* overlap-local: beta */
     double post_local;         /* share of the run that is S-SGD before models are averaged */
-} ts_algorithm_config;
+};
 extern const ts_option ts_algorithm_options[];
 
 extern const ts_algorithm_ops ts_algorithm_ssgd, ts_algorithm_pipe, ts_algorithm_od,

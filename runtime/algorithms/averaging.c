@@ -56,7 +56,6 @@ ts_status ts_averaging_open(const ts_worker *worker, const ts_averaging_rule *ru
     a->rule = *rule;
     ts_status status = open_all(a);
     if (status) {
-        ts_stream_sync(worker->compute); /* which may still be filling what is released now */
         ts_averaging_close(a);
         return ts_status_pass(__FILE__, __LINE__, status);
     }
@@ -108,8 +107,7 @@ static ts_status average(ts_averaging *a, const ts_flight *f, float learning_rat
         ts_exchange_agree(a->exchange, f->fragment, f->average[0], f->snapshot[0], learning_rate));
     for (int v = 1; v < a->flights.n_vectors; v++) {
         ts_slice s = f->slices[v];
-        if (s.n)
-            TS_TRY(ts_worker_mean(&a->worker, f->average[v] + s.at, f->snapshot[v] + s.at, s.n));
+        TS_TRY(ts_worker_mean(&a->worker, f->average[v] + s.at, f->snapshot[v] + s.at, s.n));
     }
     return TS_OK;
 }

@@ -9,9 +9,9 @@
  * fragments are not the paper's (averaging.h). */
 #include "runtime/algorithms/periodic.h"
 
-static ts_status cocod_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
+static ts_status cocod_open(const ts_worker *worker, const ts_algorithm_config *c,
+                            ts_algorithm **algorithm_p)
 {
-    const ts_algorithm_config *c = config;
     const ts_averaging_rule rule = {.period = c->period,
                                     .delay = c->period,
                                     .corrected = true,

@@ -25,9 +25,9 @@ ts_averaging_rule ts_dasgd_rule(const ts_algorithm_config *c)
                                .slow_rate = (float)c->slow_rate};
 }
 
-static ts_status dasgd_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
+static ts_status dasgd_open(const ts_worker *worker, const ts_algorithm_config *c,
+                            ts_algorithm **algorithm_p)
 {
-    const ts_algorithm_config *c = config;
     const ts_averaging_rule rule = ts_dasgd_rule(c);
     TS_NEED(c->delay >= 1, TS_EUSAGE,
             "dasgd: delay %lld is below 1; an average without delay is --algorithm local",

@@ -6,9 +6,9 @@
  * distributed SGD with slow momentum", ICLR 2020): x_i <- z. */
 #include "runtime/algorithms/periodic.h"
 
-static ts_status local_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
+static ts_status local_open(const ts_worker *worker, const ts_algorithm_config *c,
+                            ts_algorithm **algorithm_p)
 {
-    const ts_algorithm_config *c = config;
     const ts_averaging_rule rule = {.period = c->period,
                                     .slow_momentum = (float)c->slow_momentum,
                                     .slow_rate = (float)c->slow_rate};

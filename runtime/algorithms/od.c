@@ -34,9 +34,9 @@ static ts_status open_all(od *a, const ts_worker *worker, const ts_algorithm_con
     return TS_OK;
 }
 
-static ts_status od_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
+static ts_status od_open(const ts_worker *worker, const ts_algorithm_config *c,
+                         ts_algorithm **algorithm_p)
 {
-    const ts_algorithm_config *c = config;
     TS_NEED(c->local_rate >= 0, TS_EUSAGE, "od: local-rate %g is below 0", c->local_rate);
     od *a = calloc(1, sizeof *a);
     TS_NEED(a, TS_ENOMEM, "no memory for od");

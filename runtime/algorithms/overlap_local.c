@@ -13,18 +13,17 @@
  * more. */
 #include "runtime/algorithms/periodic.h"
 
-static ts_status overlap_local_open(const ts_worker *worker, const void *config,
+static ts_status overlap_local_open(const ts_worker *worker, const ts_algorithm_config *c,
                                     ts_algorithm **algorithm_p)
 {
-    const ts_algorithm_config *c = config;
     const ts_averaging_rule rule = {.period = c->period,
                                     .delay = c->period,
                                     .at_start = true,
                                     .keep = (float)(1 - c->pull),
                                     .slow_momentum = (float)c->anchor_momentum,
                                     .slow_rate = 1};
-    TS_NEED(c->pull > 0 && c->pull <= 1, TS_EUSAGE, "overlap-local: pull %g is not within 0 and 1",
-            c->pull);
+    TS_NEED(c->pull > 0 && c->pull <= 1, TS_EUSAGE,
+            "overlap-local: pull %g is not above 0 and at most 1", c->pull);
     TS_NEED(c->anchor_momentum >= 0 && c->anchor_momentum < 1, TS_EUSAGE,
             "overlap-local: anchor-momentum %g is not within 0 and 1", c->anchor_momentum);
     return ts_periodic_open(&ts_algorithm_overlap_local, worker, &rule, algorithm_p);

@@ -11,7 +11,7 @@ enum { IN_FLIGHT_MAX = 16 };
 typedef struct periodic {
     ts_algorithm base;
     ts_averaging_rule rule;
-    ts_averaging *averaging;
+    ts_averaging *averaging; /* NULL on one rank */
 } periodic;
 
 /* ---- what makes no sense ---- */
@@ -88,7 +88,7 @@ ts_status ts_periodic_open(const ts_algorithm_ops *ops, const ts_worker *worker,
     a->base.ops = ops;
     a->base.worker = *worker;
     a->rule = *rule;
-    ts_status status = ts_averaging_open(worker, rule, &a->averaging);
+    ts_status status = worker->size > 1 ? ts_averaging_open(worker, rule, &a->averaging) : TS_OK;
     if (status) {
         ts_periodic_close(&a->base);
         return ts_status_pass(__FILE__, __LINE__, status);
@@ -99,7 +99,8 @@ ts_status ts_periodic_open(const ts_algorithm_ops *ops, const ts_worker *worker,
 
 ts_status ts_periodic_begin(ts_algorithm *algorithm)
 {
-    return ts_averaging_begin(((periodic *)algorithm)->averaging);
+    periodic *a = (periodic *)algorithm;
+    return a->averaging ? ts_averaging_begin(a->averaging) : TS_OK;
 }
 
 /* Does a fragment's average start with the end of local step t? */
@@ -113,7 +114,7 @@ static bool starts(const ts_averaging_rule *r, int64_t t)
 ts_status ts_periodic_before_update(ts_algorithm *algorithm, int64_t step)
 {
     periodic *a = (periodic *)algorithm;
-    if (algorithm->worker.size == 1 || step || !a->rule.at_start) return TS_OK;
+    if (!a->averaging || step || !a->rule.at_start) return TS_OK;
     return ts_averaging_start(a->averaging, algorithm->learning_rate);
 }
 
@@ -123,7 +124,7 @@ ts_status ts_periodic_after_update(ts_algorithm *algorithm, int64_t step)
     periodic *a = (periodic *)algorithm;
     const ts_averaging_rule *r = &a->rule;
     int64_t done = step + 1;
-    if (algorithm->worker.size == 1) return TS_OK;
+    if (!a->averaging) return TS_OK;
     if (r->delay && starts(r, done - r->delay)) TS_TRY(ts_averaging_merge(a->averaging));
     if (starts(r, done)) TS_TRY(ts_averaging_start(a->averaging, algorithm->learning_rate));
     return r->delay ? TS_OK : ts_averaging_merge(a->averaging);
@@ -133,16 +134,18 @@ bool ts_periodic_late(ts_algorithm *algorithm, int64_t step)
 {
     const periodic *a = (const periodic *)algorithm;
     const ts_averaging_rule *r = &a->rule;
-    return algorithm->worker.size > 1 && r->delay && starts(r, step + 1 - r->delay) &&
+    return a->averaging && r->delay && starts(r, step + 1 - r->delay) &&
            ts_averaging_late(a->averaging);
 }
 
 ts_status ts_periodic_drain(ts_algorithm *algorithm)
 {
-    return ts_averaging_drain(((periodic *)algorithm)->averaging);
+    periodic *a = (periodic *)algorithm;
+    return a->averaging ? ts_averaging_drain(a->averaging) : TS_OK;
 }
 
 int ts_periodic_state(ts_algorithm *algorithm, ts_part *parts, int max)
 {
-    return ts_averaging_state(((periodic *)algorithm)->averaging, parts, max);
+    periodic *a = (periodic *)algorithm;
+    return a->averaging ? ts_averaging_state(a->averaging, parts, max) : 0;
 }

@@ -13,7 +13,8 @@ static void pipe_close(ts_algorithm *algorithm)
     free(algorithm);
 }
 
-static ts_status pipe_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
+static ts_status pipe_open(const ts_worker *worker, const ts_algorithm_config *config,
+                           ts_algorithm **algorithm_p)
 {
     ts_pipeline *a = calloc(1, sizeof *a);
     TS_NEED(a, TS_ENOMEM, "no memory for pipe");

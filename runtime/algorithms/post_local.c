@@ -100,6 +100,7 @@ ts_status ts_post_local_open(const ts_worker *worker, const ts_algorithm_config 
     a->begun = -1;
     a->ops = *method;
     a->ops.rule = a->rule;
+    a->ops.begin = NULL;
     a->ops.close = post_local_close;
     a->ops.bucket_ready =
         a->ssgd->ops->bucket_ready || method->bucket_ready ? post_local_bucket_ready : NULL;

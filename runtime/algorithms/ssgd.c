@@ -25,10 +25,10 @@ static void ssgd_close(ts_algorithm *algorithm)
     free(a);
 }
 
-static ts_status ssgd_open(const ts_worker *worker, const void *config, ts_algorithm **algorithm_p)
+static ts_status ssgd_open(const ts_worker *worker, const ts_algorithm_config *c,
+                           ts_algorithm **algorithm_p)
 {
     ts_status status;
-    const ts_algorithm_config *c = config;
     ssgd *a = calloc(1, sizeof *a);
     TS_NEED(a, TS_ENOMEM, "no memory for ssgd");
     a->base.ops = c->overlap ? &ts_algorithm_ssgd : &blocking_ops;

@@ -1,8 +1,8 @@
 /* code.h - what compressors' kernels share: their argument, per-element functions that host and
  * CUDA both call, and the CUDA launchers. For this room only.
  *
- * Every product that is added is an explicit fmaf and sums have a fixed order, so host and CUDA
- * give the same bits. */
+ * Products that are added are explicit fmafs or rounded (neither compiler may contract), and sums
+ * have a fixed order, so host and CUDA give the same bits. */
 #ifndef TS_COMPRESS_CODE_H
 #define TS_COMPRESS_CODE_H
 

@@ -7,7 +7,6 @@
 #include "runtime/compress/compressor.h"
 
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,8 +5,8 @@
  *     residual <- p - decode(encoding)
  * which is error feedback (Karimireddy et al., arXiv:1901.09847). Decoding adds up all ranks'
  * encodings in the order of the ranks, so every rank gets the same bits. Random decisions are
- * functions of (seed, call, rank, element), the same on host and CUDA. A NaN or an infinity is
- * never lost on the way: its element, or its whole block, arrives as one.
+ * functions of (seed, call, rank, element), the same on host and CUDA. A NaN or an infinity that
+ * travels arrives as one, or makes its whole block one.
  *
  * A message, what one collective carries, is cut into pieces, each encoded on its own (a layer's
  * weights, or all of it); what lies between them is raw and travels as fp32. Its encoding may be in

@@ -10,7 +10,6 @@
  * standard deviations first, which biases the largest. The deviation is taken about 0, where
  * gradients' mean lies, so that a constant layer is not clipped away. Host and CUDA add up in the
  * same lanes and chunks, so the norms have the same bits. */
-#include <stdlib.h>
 
 #include "runtime/compress/code.h"
 
@@ -179,6 +178,7 @@ static void terngrad_encode(const ts_code *c, const ts_piece *piece)
 static ts_status terngrad_encode_run(const void *args)
 {
     const ts_code *c = args;
+#pragma omp parallel for schedule(dynamic)
     for (uint32_t i = 0; i < c->n_pieces; i++) terngrad_encode(c, &c->pieces[i]);
     return TS_OK;
 }
