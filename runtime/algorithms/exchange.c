@@ -1,36 +1,23 @@
 /* exchange.c - see exchange.h. */
 #include "runtime/algorithms/exchange.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    WEIGHT_BYTES = 16, /* behind an encoding, where ranks have weights */
-    WARM_STAGES = 5,   /* of the density, before its own */
-    GATHER_MOST = 4,   /* ranks whose encodings are gathered, if nothing else is asked for */
-};
-
-/* How encodings travel (exchange.h). */
-typedef enum way { REDUCED, GATHERED, SCATTERED } way;
+#include "runtime/algorithms/wire.h"
 
 struct ts_exchange {
     ts_worker worker;
     const ts_compressor_ops *ops; /* NULL: none */
     const ts_slice *slices;
-    int n_slices, n_stages;
-    way way;
-    bool feedback, sparse;
-    ts_compressor **compressors; /* [n_slices][n_stages], a stage for each density */
-    ts_compressor **of_own;      /* [n_slices] where scattered: of this rank's part; or NULL */
-    int64_t warmup;              /* steps until the density is its own; 0: it is from the start */
-    bool models;
+    int n_slices;
+    ts_wire *wire; /* for encodings */
+    bool feedback, models;
     ts_exchange_models merge;            /* of models; of gradients it keeps nothing */
     float *residual, *velocity, *anchor; /* flat vectors, or NULL; anchor is z */
     /* e, and e(s), where residual, [merge.in_flight] flat vectors of r(s), is not e; or NULL */
     float *owed, *owed_then;
-    float *wires;  /* encodings: of all ranks where gathered; sent and received where scattered */
     int64_t calls; /* of compressed exchanges */
     float *slow;   /* v, a flat vector; NULL: z is the last average */
     float *rates;  /* [n_slices] learning rate of a slice's v */
@@ -38,80 +25,19 @@ struct ts_exchange {
 
 /* ---- open ---- */
 
-/* Weights are pieces; or, with nothing told apart, all is one. */
-static int cut(const ts_exchange *x, ts_slice s, bool apart, ts_stretch *pieces)
-{
-    const ts_flat *f = x->worker.flat;
-    size_t end = s.at + s.n;
-    int n = 0;
-    if (!apart) pieces[n++] = (ts_stretch){0, s.n};
-    for (int i = 0; apart && i < f->n_weights; i++) {
-        ts_slice w = f->weights[i];
-        size_t from = w.at > s.at ? w.at : s.at, to = w.at + w.n < end ? w.at + w.n : end;
-        if (from < to) pieces[n++] = (ts_stretch){from - s.at, to - from};
-    }
-    return n;
-}
-
-/* The elements of a slice that a rank adds up where it is scattered. */
-static ts_slice part_of(ts_slice s, int rank, int size)
-{
-    size_t most = ts_compressor_part(s.n, size), at = most * (size_t)rank;
-    if (at > s.n) at = s.n;
-    return (ts_slice){s.at + at, most < s.n - at ? most : s.n - at};
-}
-
-/* DGC: from many elements to few, by the same factor at each stage. In the authors' code each of
- * the five is an epoch: on the way to 0.001 they are .316, .1, .0316, .01, .00316. */
-static double density_of(const ts_compression *c, int stage, int n_stages)
-{
-    return pow(c->density, (double)(stage + 1) / n_stages);
-}
-
-static ts_status open_compressors(ts_exchange *x, bool apart, size_t *bytes_p)
-{
-    const ts_worker *w = &x->worker;
-    ts_stretch *pieces = calloc((size_t)w->flat->n_weights + 1, sizeof *pieces);
-    TS_NEED(pieces, TS_ENOMEM, "no memory to cut %d layers", w->flat->n_weights);
-    ts_status status = TS_OK;
-    int parts = x->way == SCATTERED ? w->size : 1;
-    for (int i = 0; i < x->n_slices * x->n_stages && !status; i++) {
-        ts_slice slice = x->slices[i / x->n_stages], own = part_of(slice, w->rank, w->size);
-        ts_compression settings = w->compression;
-        settings.density = density_of(&settings, i % x->n_stages, x->n_stages);
-        status = ts_compressor_open(w->compute, x->ops, &settings, slice.n, pieces,
-                                    cut(x, slice, apart, pieces), parts, &x->compressors[i]);
-        if (status) break;
-        size_t bytes = ts_compressor_bytes(x->compressors[i]);
-        if (bytes > *bytes_p) *bytes_p = bytes;
-        if (x->way == SCATTERED && own.n)
-            status = ts_compressor_open(w->compute, x->ops, &settings, own.n, pieces,
-                                        cut(x, own, apart, pieces), 1, &x->of_own[i]);
-    }
-    free(pieces);
-    return status;
-}
-
-static size_t wire_bytes(const ts_exchange *x, size_t bytes)
-{
-    if (x->way == GATHERED) return (bytes + WEIGHT_BYTES) * (size_t)x->worker.size;
-    return x->way == SCATTERED ? 2 * bytes : bytes;
-}
-
-static ts_status alloc_vectors(ts_exchange *x, size_t bytes)
+static ts_status alloc_vectors(ts_exchange *x, bool sparse)
 {
     const ts_worker *w = &x->worker;
     const ts_exchange_models *m = &x->merge;
     size_t n = w->flat->n;
-    size_t left_out = x->feedback ? n * (size_t)m->in_flight : x->sparse ? n : 0;
+    size_t left_out = x->feedback ? n * (size_t)m->in_flight : sparse ? n : 0;
     bool owed = x->feedback && (m->keep > 0 || m->in_flight > 1);
     if (left_out) TS_TRY(ts_worker_zeros(w, left_out, &x->residual));
     if (owed) TS_TRY(ts_worker_zeros(w, n, &x->owed));
     if (owed && m->corrected && m->in_flight > 1)
         TS_TRY(ts_worker_zeros(w, left_out, &x->owed_then));
     if (x->ops->corrects_momentum) TS_TRY(ts_worker_zeros(w, n, &x->velocity));
-    if (x->models) TS_TRY(ts_worker_zeros(w, n, &x->anchor));
-    return ts_worker_zeros(w, wire_bytes(x, bytes) / sizeof(float), &x->wires);
+    return x->models ? ts_worker_zeros(w, n, &x->anchor) : TS_OK;
 }
 
 bool ts_exchange_is_slow(float slow_momentum, float slow_rate)
@@ -138,25 +64,6 @@ static ts_status choose_feedback(ts_exchange *x)
     return TS_OK;
 }
 
-static ts_status choose_way(ts_exchange *x)
-{
-    const ts_worker *w = &x->worker;
-    const char *asked = w->compression.exchange;
-    bool scatter = asked && !strcmp(asked, "scatter"), gather = asked && !strcmp(asked, "gather");
-    bool bf16 = x->ops->reduces == TS_REDUCES_BF16 && w->communicator->ops->all_reduce_bf16;
-    TS_NEED(!scatter || x->ops->unbiased, TS_EUSAGE,
-            "--exchange scatter is for qsgd and terngrad, not %s", x->ops->name);
-    TS_NEED(!scatter || !w->weight, TS_EUSAGE,
-            "--exchange scatter is for ranks of equal weight: with --shares take gather");
-    if (x->ops->reduces == TS_REDUCES_F32 || (bf16 && !w->weight))
-        x->way = REDUCED;
-    else if (scatter || (x->ops->unbiased && !gather && !w->weight && w->size > GATHER_MOST))
-        x->way = SCATTERED;
-    else
-        x->way = GATHERED;
-    return TS_OK;
-}
-
 static ts_status open_slow(ts_exchange *x)
 {
     const ts_worker *w = &x->worker;
@@ -171,9 +78,7 @@ static ts_status open_compression(ts_exchange *x)
     const ts_worker *w = &x->worker;
     const ts_compression *c = &w->compression;
     bool global = c->scope && !strcmp(c->scope, "global");
-    bool apart = !global && !x->ops->layerless && w->flat->weights;
     ts_format format;
-    size_t bytes = 0;
     TS_TRY(x->ops->format(c, &format));
     TS_NEED(!x->models || !x->ops->corrects_momentum, TS_EUSAGE,
             "%s corrects the momentum of gradients, but what is averaged here are models: take "
@@ -187,16 +92,8 @@ static ts_status open_compression(ts_exchange *x)
     TS_NEED(w->size < TS_COMPRESS_RANKS_MAX, TS_EUSAGE, "compression on %d ranks; at most %d",
             w->size, TS_COMPRESS_RANKS_MAX - 1);
     TS_TRY(choose_feedback(x));
-    x->sparse = format.entry;
-    TS_TRY(choose_way(x));
-    if (x->ops->corrects_momentum) x->warmup = llround(c->density_warmup * (double)c->epoch);
-    x->n_stages = x->warmup ? WARM_STAGES + 1 : 1;
-    x->compressors = calloc((size_t)(x->n_slices * x->n_stages), sizeof(ts_compressor *));
-    TS_NEED(x->compressors, TS_ENOMEM, "no memory for %d compressors", x->n_slices * x->n_stages);
-    x->of_own = calloc((size_t)x->n_slices, sizeof(ts_compressor *));
-    TS_NEED(x->of_own, TS_ENOMEM, "no memory for %d compressors", x->n_slices);
-    TS_TRY(open_compressors(x, apart, &bytes));
-    return alloc_vectors(x, bytes);
+    TS_TRY(ts_wire_open(w, x->ops, x->slices, x->n_slices, &x->wire));
+    return alloc_vectors(x, format.entry > 0);
 }
 
 static ts_status open_all(ts_exchange *x)
@@ -231,15 +128,10 @@ ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int 
 void ts_exchange_close(ts_exchange *x)
 {
     if (!x) return;
-    void *memory[] = {x->slow,     x->wires, x->anchor,   x->velocity,
-                      x->residual, x->owed,  x->owed_then};
+    void *memory[] = {x->slow, x->anchor, x->velocity, x->residual, x->owed, x->owed_then};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ts_device_release(x->worker.device, TS_MEMORY_DEVICE, memory[i]);
-    for (int i = 0; x->compressors && i < x->n_slices * x->n_stages; i++)
-        ts_compressor_close(x->compressors[i]);
-    for (int i = 0; x->of_own && i < x->n_slices; i++) ts_compressor_close(x->of_own[i]);
-    free(x->of_own);
-    free(x->compressors);
+    ts_wire_close(x->wire);
     free(x->rates);
     free(x);
 }
@@ -252,74 +144,6 @@ ts_status ts_exchange_begin(ts_exchange *x)
 }
 
 /* ---- exchange ---- */
-
-/* The encoding of a slice goes out; after it `c` says where what has come lies and how to decode
- * it. */
-static ts_status reduce(ts_exchange *x, ts_coding *c, size_t bytes)
-{
-    const ts_worker *w = &x->worker;
-    ts_communicator *k = w->communicator;
-    c->ranks = 1;
-    if (x->ops->reduces == TS_REDUCES_BF16) {
-        uint16_t *halves = (uint16_t *)(void *)c->wire;
-        c->weight = 1 / (float)w->size;
-        return k->ops->all_reduce_bf16(k, halves, halves, bytes / sizeof *halves);
-    }
-    c->weight = 1;
-    return ts_worker_mean(w, x->wires, x->wires, bytes / sizeof *x->wires);
-}
-
-static ts_status gather(ts_exchange *x, ts_coding *c, size_t bytes)
-{
-    const ts_worker *w = &x->worker;
-    c->ranks = w->size;
-    c->weight = 1 / (float)w->size;
-    c->weighted = w->weight != NULL;
-    if (w->weight) TS_TRY(ts_stream_copy(w->comm, c->wire + bytes, w->weight, sizeof *w->weight));
-    TS_TRY(w->communicator->ops->all_gather(w->communicator, x->wires, c->wire, c->stride));
-    c->wire = (unsigned char *)x->wires;
-    return TS_OK;
-}
-
-/* Part r goes to rank r, which encodes the mean of what it gets: it lies in c->to for a while. */
-static ts_status scatter(ts_exchange *x, ts_coding *c, size_t bytes, int slice)
-{
-    const ts_worker *w = &x->worker;
-    ts_communicator *k = w->communicator;
-    ts_slice s = x->slices[slice], own = part_of(s, w->rank, w->size);
-    size_t part = bytes / (size_t)w->size;
-    unsigned char *sent = c->wire, *mine = sent + part * (size_t)w->rank, *got = sent + bytes;
-    ts_coding mean = {.seed = ~c->seed, /* other numbers than those of what it is a mean of */
-                      .call = c->call,
-                      .first = own.at,
-                      .from = c->to + (own.at - s.at),
-                      .rank = w->rank,
-                      .wire = mine};
-    ts_coding sum = {.wire = got,
-                     .to = c->to + (own.at - s.at),
-                     .ranks = w->size,
-                     .stride = part,
-                     .weight = 1 / (float)w->size};
-    TS_TRY(k->ops->all_to_all(k, got, sent, part));
-    if (own.n) TS_TRY(ts_compressor_decode(x->of_own[slice], &sum, w->comm));
-    if (own.n) TS_TRY(ts_compressor_encode(x->of_own[slice], &mean, w->comm));
-    TS_TRY(k->ops->all_gather(k, sent, mine, part));
-    c->ranks = 1;
-    c->weight = 1;
-    return TS_OK;
-}
-
-static ts_status travel(ts_exchange *x, ts_coding *c, size_t bytes, int slice)
-{
-    if (x->way == REDUCED) return reduce(x, c, bytes);
-    return x->way == GATHERED ? gather(x, c, bytes) : scatter(x, c, bytes, slice);
-}
-
-static int stage_of(const ts_exchange *x)
-{
-    int64_t step = x->calls / x->n_slices;
-    return step < x->warmup ? (int)(step * WARM_STAGES / x->warmup) : x->n_stages - 1;
-}
 
 static float *at(float *vector, size_t begin)
 {
@@ -354,8 +178,6 @@ ts_status ts_exchange_mean(ts_exchange *x, int slice, float *to, const float *fr
     const ts_worker *w = &x->worker;
     ts_slice s = x->slices[slice];
     if (!x->ops) return ts_worker_mean(w, to + s.at, from + s.at, s.n);
-    ts_compressor *compressor = x->compressors[slice * x->n_stages + stage_of(x)];
-    size_t bytes = ts_compressor_bytes(compressor);
     float *residual = at(x->residual, s.at);
     if (x->owed) TS_TRY(settle(x, s, &residual));
     ts_coding c = {.seed = w->compression.seed,
@@ -368,15 +190,9 @@ ts_status ts_exchange_mean(ts_exchange *x, int slice, float *to, const float *fr
                    .velocity = at(x->velocity, s.at),
                    .momentum = w->update.momentum,
                    .nesterov = w->update.nesterov,
-                   .rank = w->rank,
-                   .wire = (unsigned char *)x->wires,
-                   .to = to + s.at,
-                   .stride = bytes + (w->weight ? WEIGHT_BYTES : 0)};
-    if (x->way == GATHERED) c.wire += c.stride * (size_t)w->rank;
-    TS_TRY(ts_compressor_encode(compressor, &c, w->comm));
-    TS_TRY(travel(x, &c, bytes, slice));
-    if (x->slow) c.anchor = NULL; /* ts_exchange_agree moves it */
-    return ts_compressor_decode(compressor, &c, w->comm);
+                   .to = to + s.at};
+    /* with slow momentum ts_exchange_agree moves the anchor */
+    return ts_wire_mean(x->wire, slice, &c, !x->slow);
 }
 
 ts_status ts_exchange_agree(ts_exchange *x, int slice, float *to, const float *from,

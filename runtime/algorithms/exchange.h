@@ -26,11 +26,7 @@
  * With beta = 0 and alpha = 1 that is the average. Kept is v = lr u, so that no rate divides a
  * model: where it changes, v does by the same factor, and from a rate of 0 on nothing is left.
  *
- * Encodings are gathered, size - 1 of them are sent by each rank. What may be summed on its way
- * (random-k's values, bf16) is reduced instead, and of qsgd and terngrad the sum may be scattered:
- * rank j gets part j of all encodings, encodes the mean d_j = decode(encode(mean of c_i)), and
- * these are gathered: 2 (size - 1) / size of an encoding. Both roundings are unbiased, so d_j is;
- * what the second leaves out is not fed back. */
+ * How encodings travel is told in wire.h. */
 #ifndef TS_ALGORITHMS_EXCHANGE_H
 #define TS_ALGORITHMS_EXCHANGE_H
 
