@@ -1,6 +1,7 @@
 /* kernels.c - what the GPU can do, and our kernels as a share of it: copy bandwidth and the peak of
- * bf16 matrix products, then SGD, merge, batch norm and the making of a batch by the bytes that
- * they must move, and the cost of an edge in a captured graph. JSON lines; goal: 85 % of the copy.
+ * bf16 matrix products, then SGD, merge, encoders and decoders, batch norm and the making of a
+ * batch by the bytes that they must move, and the cost of an edge in a captured graph. JSON lines;
+ * goal: 85 % of the copy.
  *
  * Bytes are counted once for each time that an element must cross the memory bus, whatever a cache
  * may save. --small tries the program on sizes that measure nothing. */
@@ -8,6 +9,7 @@
 
 #include "ops/cuda/cublas.h"
 #include "perf/gpu/bench.h"
+#include "runtime/compress/compressor.h"
 #include "runtime/data/data.h"
 #include "runtime/device/trace.h"
 #include "runtime/device/vector.h"
@@ -130,14 +132,83 @@ static void measure_vectors(size_t n)
     copy snapshot = {v[3], v[0], n * sizeof **v};
     report("sgd", size, time_of(run_sgd, &sgd), (double)n * 22);
     report("merge", size, time_of(run_merge, &merge), (double)n * 18);
-    ts_outer outer = {
-        .n = n, .z = v[0], .v = v[1], .average = v[2], .momentum = 0.5f, .rate = 1};
+    ts_outer outer = {.n = n, .z = v[0], .v = v[1], .average = v[2], .momentum = 0.5f, .rate = 1};
     report("outer step", size, time_of(run_outer, &outer), (double)n * 24);
     report("snapshot", size, time_of(run_copy, &snapshot), (double)n * 8);
     ts_bench_release(&bench, control);
     ts_bench_release(&bench, decays);
     ts_bench_release(&bench, shadow);
     for (int i = 0; i < 4; i++) ts_bench_release(&bench, v[i]);
+}
+
+/* ---- compression ---- */
+
+typedef struct coding {
+    ts_compressor *compressor;
+    ts_coding c;
+} coding;
+
+static ts_status run_encode(void *context, ts_stream *stream)
+{
+    const coding *k = context;
+    return ts_compressor_encode(k->compressor, &k->c, stream);
+}
+
+static ts_status run_decode(void *context, ts_stream *stream)
+{
+    const coding *k = context;
+    return ts_compressor_decode(k->compressor, &k->c, stream);
+}
+
+/* One piece; encoding reads `from` and, with feedback, the residual, and writes it and the
+ * encoding. Decoding reads the encodings of 4 ranks and writes `to`. A sparse encoding is sent but
+ * all of the vector is searched; of its decoding `to` is filled. */
+static void measure_compressor(const ts_compression *settings, size_t n)
+{
+    enum { RANKS = 4 };
+    const ts_stretch all = {0, n};
+    const ts_compressor_ops *ops;
+    char name[48], size[64];
+    coding k = {.c = {.ranks = RANKS, .weight = 1.0f / RANKS, .momentum = 0.9f}};
+    ts_bench_check(ts_compressor_find(settings, &ops), "compressor");
+    ts_bench_check(ts_compressor_open(bench.compute, ops, settings, n, &all, 1, 1, &k.compressor),
+                   "compressor");
+    size_t bytes = ts_compressor_bytes(k.compressor);
+    bool feedback = ts_compression_feedback(settings, ops);
+    void *v[4];
+    for (int i = 0; i < 4; i++) v[i] = ts_bench_random(&bench, n * sizeof(float));
+    k.c.wire = ts_bench_alloc(&bench, RANKS * bytes, 0);
+    k.c.from = v[0];
+    k.c.to = v[1];
+    k.c.residual = feedback ? v[2] : NULL;
+    k.c.velocity = ops->corrects_momentum ? v[3] : NULL;
+    k.c.feedback = feedback;
+    k.c.stride = bytes;
+    snprintf(size, sizeof size, "%zu elements, %d levels, density %g", n, (int)settings->levels,
+             settings->density);
+    double dense = (double)n * sizeof(float);
+    snprintf(name, sizeof name, "%s encode", ops->name);
+    report(name, size, time_of(run_encode, &k),
+           dense * (1 + 2 * feedback + 2 * (k.c.velocity != NULL)) + (double)bytes);
+    snprintf(name, sizeof name, "%s decode", ops->name);
+    report(name, size, time_of(run_decode, &k), dense + RANKS * (double)bytes);
+    ts_bench_release(&bench, k.c.wire);
+    for (int i = 0; i < 4; i++) ts_bench_release(&bench, v[i]);
+    ts_compressor_close(k.compressor);
+}
+
+static void measure_compressors(size_t n)
+{
+    static const ts_compression settings[] = {
+        {.name = "bf16"},
+        {.name = "qsgd", .levels = 7, .block = 512},
+        {.name = "terngrad"},
+        {.name = "topk", .density = 0.01},
+        {.name = "randomk", .density = 0.01},
+        {.name = "dgc", .density = 0.01},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        measure_compressor(&settings[i], n);
 }
 
 /* ---- batch norm ---- */
@@ -252,6 +323,7 @@ int main(int argc, char **argv)
     int batch = set.small ? 2 : 512;
     measure_vectors(set.small ? 1 << 12 : 11173952);
     if (!set.small) measure_vectors(138361856);
+    measure_compressors(set.small ? 1 << 12 : 11173952);
     measure_norm((ts_shape){batch, 64, 32, 32}, false);
     measure_norm((ts_shape){batch, 64, 32, 32}, true);
     measure_norm((ts_shape){batch, 256, 8, 8}, true);
