@@ -199,7 +199,7 @@ for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes
     'cocod --period 3 --compress topk --density 0.1' 'local --period 2 --compress randomk --density 0.1' \
     'dasgd --period 2 --post-local 0.5 --compress topk --density 0.1' 'pipe --compress qsgd' \
     'dasgd --period 2 --delay 3 --merge corrected --mix 0.6 --compress topk --density 0.1' \
-    'cocod --period 3 --fragments 2 --slow-momentum 0.5 --compress topk --density 0.1'; do
+    'cocod --period 3 --fragments 2 --slow-momentum 0.5 --compress topk --density 0.1' 'ssgd --compress qsgd --exchange scatter'; do
     number=$((number + 1))
     halves small$number --algorithm $options
 done

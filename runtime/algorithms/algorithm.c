@@ -127,6 +127,13 @@ ts_status ts_worker_zeros(const ts_worker *w, size_t n, float **vector_p)
     return ts_stream_sync(w->compute);
 }
 
+int ts_part_add(ts_part *parts, int n, int max, ts_part part)
+{
+    if (n == max) return n;
+    parts[n] = part;
+    return n + 1;
+}
+
 ts_status ts_consensus(const ts_worker *w, ts_event *event, float *parameters, float *statistics)
 {
     const ts_flat *f = w->flat;

@@ -59,6 +59,9 @@ typedef struct ts_part {
     size_t bytes;
 } ts_part;
 enum { TS_PARTS_MAX = 256 };
+/* Appends to n of at most `max` parts and returns how many there are then; where they are full,
+ * none is lost unseen: checkpoint.c refuses to save as many. */
+int ts_part_add(ts_part *parts, int n, int max, ts_part part);
 
 typedef struct ts_algorithm_ops ts_algorithm_ops;
 typedef struct ts_algorithm_config ts_algorithm_config;

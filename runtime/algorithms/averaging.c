@@ -82,10 +82,10 @@ int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
 {
     int n = ts_exchange_state(a->exchange, parts, 0, max);
     if (a->rule.delay == 0) return n; /* nothing is ever in flight */
-    ts_part *counts = &parts[n++];
-    *counts = (ts_part){"counts", TS_PART_HOST, &a->counts, sizeof a->counts};
+    ts_part counts = {"counts", TS_PART_HOST, &a->counts, sizeof a->counts};
     if (a->flights.n_fragments > 1)
-        snprintf(counts->name, sizeof counts->name, "counts.fragments%d", a->flights.n_fragments);
+        snprintf(counts.name, sizeof counts.name, "counts.fragments%d", a->flights.n_fragments);
+    n = ts_part_add(parts, n, max, counts);
     return ts_flights_state(&a->flights, parts, n, max);
 }
 

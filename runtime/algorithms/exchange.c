@@ -221,12 +221,6 @@ bool ts_exchange_carries_momentum(const ts_exchange *x)
 
 /* ---- state ---- */
 
-static int add(ts_part *parts, int n, int max, ts_part part)
-{
-    if (n < max) parts[n] = part;
-    return n < max ? n + 1 : n;
-}
-
 /* Flat vectors one after another, each a part of its own. */
 static int add_all(ts_part *parts, int n, int max, const char *name, float *vectors, int count,
                    size_t bytes)
@@ -237,7 +231,7 @@ static int add_all(ts_part *parts, int n, int max, const char *name, float *vect
             snprintf(part.name, sizeof part.name, "exchange.%s%d", name, i);
         else
             snprintf(part.name, sizeof part.name, "exchange.%s", name);
-        n = add(parts, n, max, part);
+        n = ts_part_add(parts, n, max, part);
     }
     return n;
 }
@@ -247,7 +241,8 @@ int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
     size_t bytes = x->worker.flat->n * sizeof(float);
     int m = x->merge.in_flight;
     if (x->ops)
-        n = add(parts, n, max, (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
+        n = ts_part_add(parts, n, max,
+                        (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
     if (x->feedback) n = add_all(parts, n, max, "residual", x->residual, m, bytes);
     n = add_all(parts, n, max, "owed", x->owed, 1, bytes);
     n = add_all(parts, n, max, "owed-then", x->owed_then, m, bytes);
@@ -255,7 +250,7 @@ int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
     n = add_all(parts, n, max, "anchor", x->anchor, 1, bytes);
     if (!x->slow) return n;
     n = add_all(parts, n, max, "slow", x->slow, 1, bytes);
-    return add(parts, n, max,
-               (ts_part){"exchange.rates", TS_PART_HOST, x->rates,
-                         (size_t)x->n_slices * sizeof *x->rates});
+    return ts_part_add(parts, n, max,
+                       (ts_part){"exchange.rates", TS_PART_HOST, x->rates,
+                                 (size_t)x->n_slices * sizeof *x->rates});
 }

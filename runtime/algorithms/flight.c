@@ -92,14 +92,14 @@ int ts_flights_state(ts_flights *f, ts_part *parts, int n, int max)
 {
     for (int i = 0; i < f->n_slots; i++)
         for (int v = 0; v < f->n_vectors; v++)
-            for (int snapshot = 0; snapshot < 2 && n < max; snapshot++) {
+            for (int snapshot = 0; snapshot < 2; snapshot++) {
                 const ts_averaged *x = &f->vectors[v];
                 float *at = snapshot ? f->slots[i].snapshot[v] : f->slots[i].average[v];
                 if (!at) continue;
-                ts_part *p = &parts[n++];
-                *p = (ts_part){"", x->kind, at, x->n * sizeof(float)};
-                snprintf(p->name, sizeof p->name, "%s%d.%s", snapshot ? "snapshot" : "average", i,
-                         x->name);
+                ts_part part = {"", x->kind, at, x->n * sizeof(float)};
+                snprintf(part.name, sizeof part.name, "%s%d.%s", snapshot ? "snapshot" : "average",
+                         i, x->name);
+                n = ts_part_add(parts, n, max, part);
             }
     return n;
 }

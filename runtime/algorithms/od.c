@@ -96,10 +96,10 @@ static int od_state(ts_algorithm *algorithm, ts_part *parts, int max)
 {
     od *a = (od *)algorithm;
     int n = ts_pipeline_state(algorithm, parts, max);
-    if (a->global && n < max)
-        parts[n++] = (ts_part){"global", TS_PART_PARAMETERS, a->global,
-                               algorithm->worker.flat->n * sizeof(float)};
-    return n;
+    if (!a->global) return n;
+    return ts_part_add(parts, n, max,
+                       (ts_part){"global", TS_PART_PARAMETERS, a->global,
+                                 algorithm->worker.flat->n * sizeof(float)});
 }
 
 const ts_algorithm_ops ts_algorithm_od = {

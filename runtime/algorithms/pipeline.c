@@ -81,9 +81,9 @@ int ts_pipeline_state(ts_algorithm *algorithm, ts_part *parts, int max)
 {
     ts_pipeline *p = (ts_pipeline *)algorithm;
     size_t bytes = algorithm->worker.flat->n * sizeof(float);
-    int n = 0;
-    parts[n++] = (ts_part){"in_flight", TS_PART_HOST, &p->in_flight, sizeof p->in_flight};
+    int n = ts_part_add(parts, 0, max,
+                        (ts_part){"in_flight", TS_PART_HOST, &p->in_flight, sizeof p->in_flight});
     if (!p->average) return n;
-    parts[n++] = (ts_part){"average", TS_PART_PARAMETERS, p->average, bytes};
+    n = ts_part_add(parts, n, max, (ts_part){"average", TS_PART_PARAMETERS, p->average, bytes});
     return ts_exchange_state(p->exchange, parts, n, max);
 }
