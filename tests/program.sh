@@ -204,6 +204,14 @@ for options in 'ssgd --compress bf16' 'ssgd --compress qsgd --error-feedback yes
     halves small$number --algorithm $options
 done
 sent small1 $((all / 2)).0
+for options in auto gather; do # on 5 ranks the sum is scattered, which sends less
+    expect 0 'done' "$mpirun" 5 "$program" train $quick --batch 2 --steps 2 --algorithm ssgd --compress qsgd \
+        --exchange $options --run five-$options
+done
+bytes() { # bytes FOLDER: of a local step, whole
+    sed -n 's/.*"sent_bytes": *\([0-9]*\).*/\1/p' "$1/run.json"
+}
+is 'whether 5 ranks scatter' "$([ "$(bytes five-auto)" -lt "$(bytes five-gather)" ] && echo yes)" yes
 sent small3 $((all / 16 + 16)).0 # 2 bits an element, and a norm
 if grep -q '"kind":"window".*"sent_bytes":'$((all / 2)) small1/metrics.jsonl; then passed=$((passed + 1)); else
     failed=$((failed + 1)); echo "FAILED: no sent_bytes in metrics.jsonl"; fi

@@ -131,7 +131,7 @@ static ts_coding alone(const under_test *u, bool feedback)
     return (ts_coding){.seed = 5,
                        .call = 3,
                        .first = 640,
-                       .wire = wires,
+                       .encoding = wires,
                        .from = from,
                        .residual = feedback || is_sparse(u) ? residual : NULL,
                        .feedback = feedback || is_dgc(u),
@@ -307,7 +307,7 @@ static void draws_are_functions_of_call_and_rank(void **state)
             memset(before, 0, MOST * sizeof *before);
             if (which == 2) c.call++;
             if (which == 3) c.rank++;
-            c.wire = wires + which * WIRE;
+            c.encoding = wires + which * WIRE;
             encode(&u, &c);
         }
         assert_memory_equal(wires, wires + WIRE, u.bytes);
@@ -411,11 +411,10 @@ static void parts_are_encodings_of_their_own(void **state)
     {
         for (int parts = 2; parts < 6 && !is_sparse(&u); parts++) {
             const layout *l = u.layout;
-            size_t most = ts_compressor_part(l->n, parts);
             ts_compressor *whole, *own;
             OK(ts_compressor_open(stream, u.ops, u.settings, l->n, l->pieces, l->n_pieces, parts,
                                   &whole));
-            size_t bytes = ts_compressor_bytes(whole) / (size_t)parts;
+            size_t bytes = ts_compressor_bytes(whole) / (size_t)parts, total = 0;
             under_test all = u;
             all.compressor = whole;
             ts_coding c = alone(&u, false);
@@ -423,31 +422,33 @@ static void parts_are_encodings_of_their_own(void **state)
             encode(&all, &c);
             decode(&all, &c);
             memcpy(before, to, l->n * sizeof *to);
-            for (size_t p = 0; p < (size_t)parts && p * most < l->n; p++) {
-                size_t begin = p * most, end = begin + most < l->n ? begin + most : l->n;
-                ts_stretch pieces[4];
+            for (int p = 0; p < parts; p++) {
+                ts_stretch part = ts_compressor_part(l->n, parts, p), pieces[4];
+                unsigned char *there = wires + (size_t)p * bytes;
                 int n = 0;
                 for (int i = 0; i < l->n_pieces; i++) {
-                    size_t a = l->pieces[i].at, b = a + l->pieces[i].n;
-                    if (a < begin) a = begin;
-                    if (b > end) b = end;
-                    if (a < b) pieces[n++] = (ts_stretch){a - begin, b - a};
+                    pieces[n] = ts_stretch_within(part, l->pieces[i].at, l->pieces[i].n);
+                    pieces[n].at -= part.at;
+                    n += pieces[n].n > 0;
                 }
-                OK(ts_compressor_open(stream, u.ops, u.settings, end - begin, pieces, n, 1, &own));
+                total += part.n;
+                if (!part.n) continue;
+                OK(ts_compressor_open(stream, u.ops, u.settings, part.n, pieces, n, 1, &own));
                 assert_true(ts_compressor_bytes(own) <= bytes);
                 all.compressor = own;
                 ts_coding mine = c;
-                mine.from += begin;
-                mine.first += begin;
-                mine.wire = wires + WIRE;
-                memset(mine.wire, 0, WIRE);
+                mine.from += part.at;
+                mine.first += part.at;
+                mine.encoding = wires + WIRE;
+                memset(mine.encoding, 0, WIRE);
                 encode(&all, &mine);
-                assert_memory_equal(wires + WIRE, wires + p * bytes, ts_compressor_bytes(own));
-                mine.wire = wires + p * bytes;
+                assert_memory_equal(wires + WIRE, there, ts_compressor_bytes(own));
+                mine.encoding = there;
                 decode(&all, &mine);
-                assert_memory_equal(to, before + begin, (end - begin) * sizeof *to);
+                assert_memory_equal(to, before + part.at, part.n * sizeof *to);
                 ts_compressor_close(own);
             }
+            assert_int_equal(total, l->n);
             ts_compressor_close(whole);
         }
     }
@@ -476,7 +477,7 @@ static void topk_of_a_long_vector(void **state)
     }
     OK(ts_compressor_find(&s, &ops));
     OK(ts_compressor_open(stream, ops, &s, LONG, &all, 1, 1, &c));
-    ts_coding coding = {.from = x, .residual = e, .wire = wire};
+    ts_coding coding = {.from = x, .residual = e, .encoding = wire};
     OK(ts_compressor_encode(c, &coding, stream));
     OK(ts_stream_sync(stream));
     float *small = before;
@@ -589,17 +590,17 @@ static void sums_are_in_the_order_of_ranks(void **state)
                 float weight = weighted ? 0.1f * (float)(r + 1) : 1 / (float)RANKS;
                 fill(from, 30 + (uint64_t)r, 1);
                 c.rank = r;
-                c.wire = wires + r * WIRE;
+                c.encoding = wires + r * WIRE;
                 c.anchor = NULL;
                 c.ranks = 1;
                 c.weight = 1;
                 c.weighted = false;
                 encode(&u, &c);
                 decode(&u, &c);
-                memcpy(c.wire + u.bytes, &weight, sizeof weight);
+                memcpy(c.encoding + u.bytes, &weight, sizeof weight);
                 for (size_t i = 0; i < u.layout->n; i++) sum[i] = fmaf(weight, to[i], sum[i]);
             }
-            c.wire = wires;
+            c.encoding = wires;
             c.ranks = ranks;
             c.weight = 1 / (float)RANKS;
             c.weighted = weighted;
@@ -641,12 +642,12 @@ static void run_two(void **state, const under_test *u, bool anchored, bool neste
         c.call = 70 + (uint64_t)round;
         for (int r = 0; r < 2; r++) {
             c.rank = r;
-            c.wire = wires + r * WIRE;
+            c.encoding = wires + r * WIRE;
             encode(u, &c);
-            *(float *)(void *)(c.wire + u->bytes) = 0.3f + (float)r;
+            *(float *)(void *)(c.encoding + u->bytes) = 0.3f + (float)r;
         }
         memcpy(o->wires, wires, 2 * WIRE);
-        c.wire = wires;
+        c.encoding = wires;
         c.ranks = is_randomk(u) ? 1 : 2;
         c.weighted = !is_randomk(u);
         decode(u, &c);

@@ -185,6 +185,20 @@ static void test_arguments(void **state)
     ts_communicator_close(c);
 }
 
+/* A group that has begun ends, whatever happens in it. */
+static void test_group_fails(void **state)
+{
+    (void)state;
+    OK(open_nccl(30));
+    nccl->collective = ncclSystemError;
+    assert_int_equal(c->ops->all_to_all(c, y, x, 4), TS_ECOMM);
+    says("unhandled system error");
+    assert_int_equal(nccl->collectives, 1);
+    assert_int_equal(nccl->groups, 1);
+    assert_int_equal(nccl->group_ends, 1);
+    ts_communicator_close(c);
+}
+
 static void test_start_fails(void **state)
 {
     (void)state;
@@ -335,6 +349,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_in_progress, set_up),
         cmocka_unit_test_setup(test_arguments, set_up),
+        cmocka_unit_test_setup(test_group_fails, set_up),
         cmocka_unit_test_setup(test_start_fails, set_up),
         cmocka_unit_test_setup(test_start_fails_later, set_up),
         cmocka_unit_test_setup(test_start_hangs, set_up),

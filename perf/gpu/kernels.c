@@ -161,15 +161,15 @@ static ts_status run_decode(void *context, ts_stream *stream)
 }
 
 /* One piece; encoding reads `from` and, with feedback, the residual, and writes it and the
- * encoding. Decoding reads the encodings of 4 ranks and writes `to`. A sparse encoding is sent but
- * all of the vector is searched; of its decoding `to` is filled. */
+ * encoding. Decoding reads the encodings of 4 ranks, or one that was reduced, and writes `to`. Of a
+ * sparse encoding all of the vector is searched, and `to` is filled before. */
 static void measure_compressor(const ts_compression *settings, size_t n)
 {
     enum { RANKS = 4 };
     const ts_stretch all = {0, n};
     const ts_compressor_ops *ops;
     char name[48], size[64];
-    coding k = {.c = {.ranks = RANKS, .weight = 1.0f / RANKS, .momentum = 0.9f}};
+    coding k = {.c = {.weight = 1.0f / RANKS, .momentum = 0.9f}};
     ts_bench_check(ts_compressor_find(settings, &ops), "compressor");
     ts_bench_check(ts_compressor_open(bench.compute, ops, settings, n, &all, 1, 1, &k.compressor),
                    "compressor");
@@ -177,22 +177,29 @@ static void measure_compressor(const ts_compression *settings, size_t n)
     bool feedback = ts_compression_feedback(settings, ops);
     void *v[4];
     for (int i = 0; i < 4; i++) v[i] = ts_bench_random(&bench, n * sizeof(float));
-    k.c.wire = ts_bench_alloc(&bench, RANKS * bytes, 0);
+    k.c.encoding = ts_bench_alloc(&bench, RANKS * bytes, 0);
     k.c.from = v[0];
     k.c.to = v[1];
     k.c.residual = feedback ? v[2] : NULL;
     k.c.velocity = ops->corrects_momentum ? v[3] : NULL;
     k.c.feedback = feedback;
     k.c.stride = bytes;
+    k.c.ranks = ops->reduces ? 1 : RANKS;
     snprintf(size, sizeof size, "%zu elements, %d levels, density %g", n, (int)settings->levels,
              settings->density);
     double dense = (double)n * sizeof(float);
     snprintf(name, sizeof name, "%s encode", ops->name);
     report(name, size, time_of(run_encode, &k),
            dense * (1 + 2 * feedback + 2 * (k.c.velocity != NULL)) + (double)bytes);
+    for (k.c.rank = 1; k.c.rank < k.c.ranks; k.c.rank++) { /* as what others would have sent */
+        coding theirs = k;
+        theirs.c.encoding += (size_t)k.c.rank * bytes;
+        theirs.c.from = v[k.c.rank];
+        ts_bench_check(run_encode(&theirs, bench.compute), "encode");
+    }
     snprintf(name, sizeof name, "%s decode", ops->name);
-    report(name, size, time_of(run_decode, &k), dense + RANKS * (double)bytes);
-    ts_bench_release(&bench, k.c.wire);
+    report(name, size, time_of(run_decode, &k), dense + k.c.ranks * (double)bytes);
+    ts_bench_release(&bench, k.c.encoding);
     for (int i = 0; i < 4; i++) ts_bench_release(&bench, v[i]);
     ts_compressor_close(k.compressor);
 }

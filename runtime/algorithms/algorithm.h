@@ -42,8 +42,8 @@ typedef struct ts_worker {
  * compressed, through a ts_exchange. */
 ts_status ts_worker_mean(const ts_worker *worker, float *to, const float *from, size_t n);
 
-/* A device vector of n zeros, filled on compute: padding must be 0 also where a checkpoint fills
- * the tensors. The caller releases it. */
+/* A device vector of n zeros, for every stream: padding must be 0 also where a checkpoint fills the
+ * tensors. Blocks. The caller releases it. */
 ts_status ts_worker_zeros(const ts_worker *worker, size_t n, float **vector_p);
 
 /* Something a checkpoint must hold. */

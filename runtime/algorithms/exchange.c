@@ -103,7 +103,7 @@ static ts_status open_all(ts_exchange *x)
     if (x->ops) TS_TRY(open_compression(x));
     if (is_slow(x) && x->worker.size > 1) TS_TRY(open_slow(x));
     TS_TRY(ts_exchange_begin(x));
-    return ts_stream_sync(x->worker.compute); /* comm does not wait for compute's fills */
+    return ts_stream_sync(x->worker.compute); /* comm does not wait for the anchor */
 }
 
 ts_status ts_exchange_open(const ts_worker *worker, const ts_slice *slices, int n_slices,

@@ -19,6 +19,7 @@ struct ts_wire {
     const ts_slice *slices;
     int n_slices, n_stages;
     way way;
+    bool apart;                  /* layers are told apart */
     ts_compressor **compressors; /* [n_slices][n_stages], a stage for each density */
     ts_compressor **of_own;      /* [n_slices] where scattered: of this rank's part; or NULL */
     int64_t warmup;              /* steps until the density is its own; 0: it is from the start */
@@ -28,26 +29,25 @@ struct ts_wire {
 /* ---- open, close ---- */
 
 /* Weights are pieces; or, with nothing told apart, all is one. */
-static int cut(const ts_wire *wire, ts_slice s, bool apart, ts_stretch *pieces)
+static int cut(const ts_wire *wire, ts_slice s, ts_stretch *pieces)
 {
     const ts_flat *f = wire->worker.flat;
-    size_t end = s.at + s.n;
     int n = 0;
-    if (!apart) pieces[n++] = (ts_stretch){0, s.n};
-    for (int i = 0; apart && i < f->n_weights; i++) {
-        ts_slice w = f->weights[i];
-        size_t from = w.at > s.at ? w.at : s.at, to = w.at + w.n < end ? w.at + w.n : end;
-        if (from < to) pieces[n++] = (ts_stretch){from - s.at, to - from};
+    if (!wire->apart) pieces[n++] = (ts_stretch){0, s.n};
+    for (int i = 0; wire->apart && i < f->n_weights; i++) {
+        ts_stretch w =
+            ts_stretch_within((ts_stretch){s.at, s.n}, f->weights[i].at, f->weights[i].n);
+        if (w.n) pieces[n++] = (ts_stretch){w.at - s.at, w.n};
     }
     return n;
 }
 
-/* The elements of a slice that a rank adds up where it is scattered. */
-static ts_slice part_of(ts_slice s, int rank, int size)
+/* The elements of a slice that this rank adds up where it is scattered. */
+static ts_slice own_part(const ts_wire *wire, int slice)
 {
-    size_t most = ts_compressor_part(s.n, size), at = most * (size_t)rank;
-    if (at > s.n) at = s.n;
-    return (ts_slice){s.at + at, most < s.n - at ? most : s.n - at};
+    ts_slice s = wire->slices[slice];
+    ts_stretch own = ts_compressor_part(s.n, wire->worker.size, wire->worker.rank);
+    return (ts_slice){s.at + own.at, own.n};
 }
 
 /* DGC: from many elements to few, by the same factor at each stage. In the authors' code each of
@@ -57,28 +57,33 @@ static double density_of(const ts_compression *c, int stage, int n_stages)
     return pow(c->density, (double)(stage + 1) / n_stages);
 }
 
-static ts_status open_compressors(ts_wire *wire, bool apart, size_t *bytes_p)
+/* `pieces` has room for all layers. */
+static ts_status open_compressors(ts_wire *wire, ts_stretch *pieces, size_t *bytes_p)
 {
     const ts_worker *w = &wire->worker;
-    ts_stretch *pieces = calloc((size_t)w->flat->n_weights + 1, sizeof *pieces);
-    TS_NEED(pieces, TS_ENOMEM, "no memory to cut %d layers", w->flat->n_weights);
-    ts_status status = TS_OK;
     int parts = wire->way == SCATTERED ? w->size : 1;
-    for (int i = 0; i < wire->n_slices * wire->n_stages && !status; i++) {
-        ts_slice slice = wire->slices[i / wire->n_stages], own = part_of(slice, w->rank, w->size);
+    for (int i = 0; i < wire->n_slices * wire->n_stages; i++) {
+        ts_slice slice = wire->slices[i / wire->n_stages];
         ts_compression settings = w->compression;
         settings.density = density_of(&settings, i % wire->n_stages, wire->n_stages);
-        status = ts_compressor_open(w->compute, wire->ops, &settings, slice.n, pieces,
-                                    cut(wire, slice, apart, pieces), parts, &wire->compressors[i]);
-        if (status) break;
+        TS_TRY(ts_compressor_open(w->compute, wire->ops, &settings, slice.n, pieces,
+                                  cut(wire, slice, pieces), parts, &wire->compressors[i]));
         size_t bytes = ts_compressor_bytes(wire->compressors[i]);
         if (bytes > *bytes_p) *bytes_p = bytes;
-        if (wire->way == SCATTERED && own.n)
-            status = ts_compressor_open(w->compute, wire->ops, &settings, own.n, pieces,
-                                        cut(wire, own, apart, pieces), 1, &wire->of_own[i]);
     }
-    free(pieces);
-    return status;
+    return TS_OK;
+}
+
+static ts_status open_own(ts_wire *wire, ts_stretch *pieces)
+{
+    const ts_worker *w = &wire->worker;
+    for (int i = 0; wire->way == SCATTERED && i < wire->n_slices; i++) {
+        ts_slice own = own_part(wire, i);
+        if (own.n)
+            TS_TRY(ts_compressor_open(w->compute, wire->ops, &w->compression, own.n, pieces,
+                                      cut(wire, own, pieces), 1, &wire->of_own[i]));
+    }
+    return TS_OK;
 }
 
 static size_t all_bytes(const ts_wire *wire, size_t bytes)
@@ -87,22 +92,24 @@ static size_t all_bytes(const ts_wire *wire, size_t bytes)
     return wire->way == SCATTERED ? 2 * bytes : bytes;
 }
 
+/* A second rounding is for those who ask for it, or for whom it is known to cost little. */
 static ts_status choose_way(ts_wire *wire)
 {
     const ts_worker *w = &wire->worker;
-    const char *asked = w->compression.exchange;
-    bool scatter = asked && !strcmp(asked, "scatter"), gather = asked && !strcmp(asked, "gather");
-    bool bf16 = wire->ops->reduces == TS_REDUCES_BF16 && w->communicator->ops->all_reduce_bf16;
-    TS_NEED(!scatter || wire->ops->unbiased, TS_EUSAGE,
-            "--exchange scatter is for qsgd and terngrad, not %s", wire->ops->name);
-    TS_NEED(!scatter || !w->weight, TS_EUSAGE,
+    const ts_compressor_ops *ops = wire->ops;
+    const ts_compression *c = &w->compression;
+    bool asked = c->exchange && !strcmp(c->exchange, "scatter");
+    bool automatic = (!c->exchange || !strcmp(c->exchange, "auto")) && w->size > GATHER_MOST &&
+                     ops->scatters && !w->weight && !ts_compression_feedback(c, ops);
+    bool bf16 = ops->reduces == TS_REDUCES_BF16 && w->communicator->ops->all_reduce_bf16;
+    TS_NEED(!asked || ops->unbiased, TS_EUSAGE,
+            "--exchange scatter is for qsgd and terngrad, not %s", ops->name);
+    TS_NEED(!asked || !w->weight, TS_EUSAGE,
             "--exchange scatter is for ranks of equal weight: with --shares take gather");
-    if (wire->ops->reduces == TS_REDUCES_F32 || (bf16 && !w->weight))
+    if (ops->reduces == TS_REDUCES_F32 || (bf16 && !w->weight))
         wire->way = REDUCED;
-    else if (scatter || (wire->ops->unbiased && !gather && !w->weight && w->size > GATHER_MOST))
-        wire->way = SCATTERED;
     else
-        wire->way = GATHERED;
+        wire->way = asked || automatic ? SCATTERED : GATHERED;
     return TS_OK;
 }
 
@@ -111,8 +118,8 @@ static ts_status open_all(ts_wire *wire)
     const ts_worker *w = &wire->worker;
     const ts_compression *c = &w->compression;
     bool global = c->scope && !strcmp(c->scope, "global");
-    bool apart = !global && !wire->ops->layerless && w->flat->weights;
     size_t bytes = 0, n = (size_t)wire->n_slices;
+    wire->apart = !global && !wire->ops->layerless && w->flat->weights;
     TS_TRY(choose_way(wire));
     if (wire->ops->corrects_momentum) wire->warmup = llround(c->density_warmup * (double)c->epoch);
     wire->n_stages = wire->warmup ? WARM_STAGES + 1 : 1;
@@ -120,7 +127,12 @@ static ts_status open_all(ts_wire *wire)
     wire->of_own = calloc(n, sizeof(ts_compressor *));
     TS_NEED(wire->compressors && wire->of_own, TS_ENOMEM, "no memory for %d compressors",
             wire->n_slices * wire->n_stages);
-    TS_TRY(open_compressors(wire, apart, &bytes));
+    ts_stretch *pieces = calloc((size_t)w->flat->n_weights + 1, sizeof *pieces);
+    TS_NEED(pieces, TS_ENOMEM, "no memory to cut %d layers", w->flat->n_weights);
+    ts_status status = open_compressors(wire, pieces, &bytes);
+    if (!status) status = open_own(wire, pieces);
+    free(pieces);
+    TS_TRY(status);
     return ts_worker_zeros(w, all_bytes(wire, bytes) / sizeof(float), &wire->encodings);
 }
 
@@ -164,7 +176,7 @@ static ts_status reduce(ts_wire *wire, ts_coding *c, size_t bytes)
     ts_communicator *k = w->communicator;
     c->ranks = 1;
     if (wire->ops->reduces == TS_REDUCES_BF16) {
-        uint16_t *halves = (uint16_t *)(void *)c->wire;
+        uint16_t *halves = (uint16_t *)(void *)c->encoding;
         c->weight = 1 / (float)w->size;
         return k->ops->all_reduce_bf16(k, halves, halves, bytes / sizeof *halves);
     }
@@ -178,9 +190,11 @@ static ts_status gather(ts_wire *wire, ts_coding *c, size_t bytes)
     c->ranks = w->size;
     c->weight = 1 / (float)w->size;
     c->weighted = w->weight != NULL;
-    if (w->weight) TS_TRY(ts_stream_copy(w->comm, c->wire + bytes, w->weight, sizeof *w->weight));
-    TS_TRY(w->communicator->ops->all_gather(w->communicator, wire->encodings, c->wire, c->stride));
-    c->wire = (unsigned char *)wire->encodings;
+    if (w->weight)
+        TS_TRY(ts_stream_copy(w->comm, c->encoding + bytes, w->weight, sizeof *w->weight));
+    TS_TRY(
+        w->communicator->ops->all_gather(w->communicator, wire->encodings, c->encoding, c->stride));
+    c->encoding = (unsigned char *)wire->encodings;
     return TS_OK;
 }
 
@@ -189,17 +203,18 @@ static ts_status scatter(ts_wire *wire, ts_coding *c, size_t bytes, int slice)
 {
     const ts_worker *w = &wire->worker;
     ts_communicator *k = w->communicator;
-    ts_slice s = wire->slices[slice], own = part_of(s, w->rank, w->size);
+    ts_slice own = own_part(wire, slice);
+    size_t from = own.at - wire->slices[slice].at; /* where it begins in the message */
     size_t part = bytes / (size_t)w->size;
-    unsigned char *sent = c->wire, *mine = sent + part * (size_t)w->rank, *got = sent + bytes;
+    unsigned char *sent = c->encoding, *mine = sent + part * (size_t)w->rank, *got = sent + bytes;
     ts_coding mean = {.seed = ~c->seed, /* other numbers than those of what it is a mean of */
                       .call = c->call,
                       .first = own.at,
-                      .from = c->to + (own.at - s.at),
+                      .from = c->to + from,
                       .rank = w->rank,
-                      .wire = mine};
-    ts_coding sum = {.wire = got,
-                     .to = c->to + (own.at - s.at),
+                      .encoding = mine};
+    ts_coding sum = {.encoding = got,
+                     .to = c->to + from,
                      .ranks = w->size,
                      .stride = part,
                      .weight = 1 / (float)w->size};
@@ -230,9 +245,9 @@ ts_status ts_wire_mean(ts_wire *wire, int slice, ts_coding *c, bool moves_anchor
     ts_compressor *compressor = wire->compressors[slice * wire->n_stages + stage_of(wire, c->call)];
     size_t bytes = ts_compressor_bytes(compressor);
     c->rank = w->rank;
-    c->wire = (unsigned char *)wire->encodings;
+    c->encoding = (unsigned char *)wire->encodings;
     c->stride = bytes + (w->weight ? WEIGHT_BYTES : 0);
-    if (wire->way == GATHERED) c->wire += c->stride * (size_t)w->rank;
+    if (wire->way == GATHERED) c->encoding += c->stride * (size_t)w->rank;
     TS_TRY(ts_compressor_encode(compressor, c, w->comm));
     TS_TRY(travel(wire, c, bytes, slice));
     if (!moves_anchor) c->anchor = NULL;

@@ -4,9 +4,9 @@
  * gathered    every rank gets all encodings, size - 1 are sent by each; always possible
  * scattered   rank j gets part j of all encodings, encodes the mean
  *                 d_j = decode(encode(mean over ranks of c_i))
- *             and these are gathered: 2 (size - 1) / size of an encoding is sent. For compressors
- *             that are unbiased, as d_j then is; what the second encoding leaves out is not fed
- *             back. */
+ *             and these are gathered: 2 (size - 1) of the largest part is sent, about 2 encodings.
+ *             For compressors that are unbiased, as d_j then is (TernGrad clips twice); what the
+ *             second encoding leaves out is not fed back, and its noise is not divided by size */
 #ifndef TS_ALGORITHMS_WIRE_H
 #define TS_ALGORITHMS_WIRE_H
 

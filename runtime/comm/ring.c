@@ -38,7 +38,7 @@ typedef struct ring {
  * places on its segment of `from`, and receives its own from the rank k + 1 places back. */
 typedef struct flow {
     char what[48];        /* for errors */
-    int left, right, tag; /* receive from, send to; -1: does not */
+    int left, right, tag; /* receive from, send to; -1: does not. With `pairs` only that it does */
     int steps, reduce_steps, segments, first;
     size_t chunks;
     size_t segment_bytes, bytes; /* of a segment (the last may be shorter) and of them all */
@@ -106,8 +106,10 @@ typedef struct message {
 static message find(const flow *f, size_t i, bool sent)
 {
     message m = {.step = (int)(i / f->chunks), .in_chunk = i % f->chunks * CHUNK_BYTES};
-    int back = f->pairs && sent ? -m.step - 1 : m.step + (f->pairs || !sent);
-    int segment = (f->first - back) % f->segments;
+    int segment = !f->pairs ? f->first - m.step - !sent
+                  : sent    ? f->first + m.step + 1
+                            : f->first - m.step - 1;
+    segment %= f->segments;
     if (segment < 0) segment += f->segments;
     m.peer = f->pairs ? segment : sent ? f->right : f->left;
     m.at = (size_t)segment * f->segment_bytes + m.in_chunk;

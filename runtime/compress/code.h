@@ -122,14 +122,14 @@ TS_HD uint32_t ts_code_within(uint32_t word, uint32_t size)
 
 TS_HD float ts_code_weight(const ts_code *c, int rank)
 {
-    return c->of.weighted
-               ? *(const float *)(const void *)(c->of.wire + (size_t)rank * c->of.stride + c->bytes)
-               : c->of.weight;
+    return c->of.weighted ? *(const float *)(const void *)(c->of.encoding +
+                                                           (size_t)rank * c->of.stride + c->bytes)
+                          : c->of.weight;
 }
 /* Of rank r's encoding, at a byte of it. */
 TS_HD float *ts_code_floats(const ts_code *c, int rank, size_t at)
 {
-    return (float *)(void *)(c->of.wire + (size_t)rank * c->of.stride + at);
+    return (float *)(void *)(c->of.encoding + (size_t)rank * c->of.stride + at);
 }
 /* Sparse encodings: all indices, then all values. */
 TS_HD uint32_t *ts_code_indices(const ts_code *c, int rank)

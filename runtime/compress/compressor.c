@@ -1,5 +1,5 @@
 /* compressor.c - compressors by name, their options, and the tables that say where the parts of a
- * message lie in its encoding:
+ * message lie in its encoding, or in each part of it:
  *     quantised   for each piece: its norms, its codes
  *     sparse      all indices (where ranks choose their own), all values
  *     raw         behind either, in fp32
@@ -49,7 +49,8 @@ const ts_option ts_compression_options[] = {
     {"exchange", TS_OPTION_CHOICE, AT(exchange), "auto", "auto|gather|scatter", 0, 0,
      "gather: a rank gets all encodings; scatter: it gets all of an N-th of the elements, encodes "
      "their mean, and these are gathered: 2 (N - 1) / N of an encoding sent instead of N - 1, but "
-     "rounded twice; auto: scatter on more than 4 ranks of equal weight",
+     "rounded twice; auto: scatter qsgd without error feedback on more than 4 ranks of equal "
+     "weight",
      "qsgd|terngrad"},
     {0}};
 
@@ -160,43 +161,41 @@ static void lay_out_raw(ts_compressor *c, size_t begin, size_t end, tables *t)
     c->bytes += aligned((end - begin) * sizeof(float));
 }
 
-/* What of [begin, end) is `wanted`: the part of a piece; n 0: none of it. */
-static ts_stretch within(ts_stretch wanted, size_t begin, size_t end)
+ts_stretch ts_stretch_within(ts_stretch within, size_t at, size_t n)
 {
-    size_t from = wanted.at > begin ? wanted.at : begin;
-    size_t to = wanted.at + wanted.n < end ? wanted.at + wanted.n : end;
-    return (ts_stretch){from, from < to ? to - from : 0};
+    size_t begin = at > within.at ? at : within.at;
+    size_t end = at + n < within.at + within.n ? at + n : within.at + within.n;
+    return (ts_stretch){begin, begin < end ? end - begin : 0};
 }
 
-static void lay_out_part(ts_compressor *c, const ts_stretch *pieces, int n_pieces, size_t begin,
-                         size_t end, tables *t)
+static void lay_out_part(ts_compressor *c, const ts_stretch *pieces, int n_pieces, ts_stretch part,
+                         tables *t)
 {
+    size_t begin = part.at;
     for (int i = 0; i < n_pieces; i++) {
-        ts_stretch piece = within(pieces[i], begin, end);
+        ts_stretch piece = ts_stretch_within(part, pieces[i].at, pieces[i].n);
         if (piece.n) lay_out_piece(c, piece, t);
     }
     c->bytes += aligned((size_t)c->entries * (size_t)c->format.entry);
     for (int i = 0; i < n_pieces; i++) {
-        ts_stretch piece = within(pieces[i], begin, end);
+        ts_stretch piece = ts_stretch_within(part, pieces[i].at, pieces[i].n);
         if (!piece.n) continue;
         lay_out_raw(c, begin, piece.at, t);
         begin = piece.at + piece.n;
     }
-    lay_out_raw(c, begin, end, t);
+    lay_out_raw(c, begin, part.at + part.n, t);
 }
 
 /* Every part gets the bytes of the largest, which an earlier call has found out. */
 static void lay_out(ts_compressor *c, const ts_stretch *pieces, int n_pieces, tables *t)
 {
-    size_t elements = ts_compressor_part(c->n, c->parts), bytes = c->bytes / (size_t)c->parts;
-    size_t most = 0;
+    size_t bytes = c->bytes / (size_t)c->parts, most = 0;
     c->entries = c->most_k = t->n_pieces = t->n_chunks = t->n_raw = 0;
-    for (size_t i = 0; i < (size_t)c->parts; i++) {
-        size_t begin = i * elements < c->n ? i * elements : c->n;
-        size_t end = begin + elements < c->n ? begin + elements : c->n;
-        c->bytes = i * bytes;
-        lay_out_part(c, pieces, n_pieces, begin, end, t);
-        if (c->bytes - i * bytes > most) most = c->bytes - i * bytes;
+    for (int i = 0; i < c->parts; i++) {
+        size_t begin = (size_t)i * bytes;
+        c->bytes = begin;
+        lay_out_part(c, pieces, n_pieces, ts_compressor_part(c->n, c->parts, i), t);
+        if (c->bytes - begin > most) most = c->bytes - begin;
     }
     c->bytes = most * (size_t)c->parts;
 }
@@ -287,10 +286,11 @@ static ts_status check(const ts_compressor_ops *ops, const ts_format *format, si
     return TS_OK;
 }
 
-size_t ts_compressor_part(size_t n, int parts)
+ts_stretch ts_compressor_part(size_t n, int parts, int i)
 {
-    size_t units = n / UNIT;
-    return (units + (size_t)parts - 1) / (size_t)parts * UNIT;
+    size_t units = n / UNIT, most = (units + (size_t)parts - 1) / (size_t)parts * UNIT;
+    size_t at = most * (size_t)i < n ? most * (size_t)i : n;
+    return (ts_stretch){at, most < n - at ? most : n - at};
 }
 
 ts_status ts_compressor_open(ts_stream *stream, const ts_compressor_ops *ops,

@@ -51,6 +51,7 @@ typedef struct ts_compressor_ops {
     /* the mean of decode(encode(p)) is p (terngrad: but for what it clips); else feedback is the
      * default */
     bool unbiased;
+    bool scatters;          /* the mean of encodings may be encoded again without being asked for */
     bool layerless;         /* the same whether layers are encoded apart or together */
     bool corrects_momentum; /* dgc: it is for gradients, and takes over the optimizer's momentum */
     ts_reduces reduces;
@@ -73,24 +74,26 @@ typedef struct ts_stretch {
 
 typedef struct ts_compressor ts_compressor;
 /* For messages of n elements, at most 2^28, in which `pieces` ascend, in `parts` of
- * ts_compressor_part elements (1: in one; more: only where all elements travel); a piece that a
- * border crosses is two. TS_EUSAGE for what cannot be encoded. Blocks on `stream`. */
+ * as many elements (1: in one; more: only where all elements travel); a piece that a border crosses
+ * is two. TS_EUSAGE for what cannot be encoded. Blocks on `stream`. */
 ts_status ts_compressor_open(ts_stream *stream, const ts_compressor_ops *ops,
                              const ts_compression *settings, size_t n, const ts_stretch *pieces,
                              int n_pieces, int parts, ts_compressor **compressor_p);
 void ts_compressor_close(ts_compressor *compressor);
-/* Elements of a part of n; the last ones may have fewer, or none. */
-size_t ts_compressor_part(size_t n, int parts);
-/* Bytes of a rank's encoding; each part has as many of them, a multiple of 16. */
+/* The elements of part i of n; the last parts may have fewer than the first, or none. */
+ts_stretch ts_compressor_part(size_t n, int parts, int i);
+/* What of [at, at + n) lies within a stretch. */
+ts_stretch ts_stretch_within(ts_stretch within, size_t at, size_t n);
+/* Bytes of a rank's encoding, a multiple of 16; each part has the bytes of the largest. */
 size_t ts_compressor_bytes(const ts_compressor *compressor);
 
 /* One message to encode or decode; vectors have its n elements. */
 typedef struct ts_coding {
     /* both */
-    uint64_t seed, call; /* the same on all ranks; another call for each encoding */
-    uint64_t first;      /* the message's place in a longer vector, for random numbers */
-    float *anchor;       /* NULL: none; decoding adds to it */
-    unsigned char *wire; /* 16-byte aligned: an encoding, or the first of all ranks' */
+    uint64_t seed, call;     /* the same on all ranks; other ones for each encoding */
+    uint64_t first;          /* the message's place in a longer vector, for random numbers */
+    float *anchor;           /* NULL: none; decoding adds to it */
+    unsigned char *encoding; /* 16-byte aligned; the first of all ranks' */
     /* encode */
     const float *from;
     float *residual; /* written always where format.entry, else only with feedback; may be NULL */

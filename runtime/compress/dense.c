@@ -36,7 +36,7 @@ int ts_encode_accesses(const void *args, ts_access *list)
     size_t bytes = c->n * sizeof(float);
     int n = 0;
     list[n++] = (ts_access){c->of.from, bytes, false};
-    list[n++] = (ts_access){c->of.wire, c->bytes, true};
+    list[n++] = (ts_access){c->of.encoding, c->bytes, true};
     list[n++] = (ts_access){c->scratch, c->scratch_bytes, true};
     if (c->of.anchor) list[n++] = (ts_access){c->of.anchor, bytes, false};
     if (c->of.residual) list[n++] = (ts_access){c->of.residual, bytes, true};
@@ -49,7 +49,7 @@ int ts_decode_accesses(const void *args, ts_access *list)
     const ts_code *c = args;
     size_t bytes = c->n * sizeof(float), weight = c->of.weighted ? sizeof(float) : 0;
     int n = 0;
-    list[n++] = (ts_access){c->of.wire,
+    list[n++] = (ts_access){c->of.encoding,
                             (size_t)(c->of.ranks - 1) * c->of.stride + c->bytes + weight, false};
     list[n++] = (ts_access){c->of.to, bytes, true};
     if (c->of.anchor) list[n++] = (ts_access){c->of.anchor, bytes, true};
@@ -122,7 +122,7 @@ static ts_status bf16_encode_run(const void *args)
     for (uint32_t i = 0; i < c->n_chunks; i++) {
         const ts_chunk *k = &c->chunks[i];
         float p[TS_CHUNK_MAX];
-        uint16_t *restrict to = (uint16_t *)(void *)(c->of.wire + k->codes);
+        uint16_t *restrict to = (uint16_t *)(void *)(c->of.encoding + k->codes);
         ts_code_take(c, k->at, k->n, p);
         for (uint32_t j = 0; j < k->n; j++) to[j] = ts_bf16_from_float(p[j]);
         if (!c->of.feedback) continue;

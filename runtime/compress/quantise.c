@@ -63,7 +63,7 @@ static void quantise_chunk(const ts_code *c, const ts_chunk *k, const float *res
     draw(c, k, words);
     for (uint32_t i = 0; i < k->n; i++)
         codes[i] = (uint8_t)ts_code_quantise(p[i], s.scale, levels, bits, words[i]);
-    pack(codes, k->n, bits, c->of.wire + k->codes);
+    pack(codes, k->n, bits, c->of.encoding + k->codes);
     if (!c->of.feedback) return;
     float *restrict residual = c->of.residual + k->at;
     for (uint32_t i = 0; i < k->n; i++) residual[i] = p[i] - ts_code_value(codes[i], s.unit, bits);
@@ -203,6 +203,7 @@ const ts_compressor_ops ts_compressor_qsgd = {
     .paper = "arXiv:1610.02132",
     .travels = "a sign and one of s levels for each element, a norm for each block",
     .unbiased = true,
+    .scatters = true,
     .format = qsgd_format,
     .encode = &qsgd_encode,
     .decode = &quantised_decode,

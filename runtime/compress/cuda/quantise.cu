@@ -60,7 +60,7 @@ __device__ static void quantise_quad(const ts_code &c, const ts_chunk &k, uint32
                     ts_code_quantise(p.y, s.scale, c.levels, c.bits, r.v[1]) << c.bits |
                     ts_code_quantise(p.z, s.scale, c.levels, c.bits, r.v[2]) << 2 * c.bits |
                     ts_code_quantise(p.w, s.scale, c.levels, c.bits, r.v[3]) << 3 * c.bits;
-    put(c.of.wire + k.codes, q, word, c.bits);
+    put(c.of.encoding + k.codes, q, word, c.bits);
     if (!c.of.feedback) return;
     float4 x = values(word, s.unit, c.bits);
     ((float4 *)c.of.residual)[at] = make_float4(p.x - x.x, p.y - x.y, p.z - x.z, p.w - x.w);
