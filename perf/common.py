@@ -2,7 +2,8 @@
 
 Lab is a network lab: hosts on this machine behind rate-capped links (tests/netlab; needs root), where a worker has a
 given speed (`twinstream train --pace`), since so many share few cores. train_to_accuracy trains at the machine's own
-speed, for benchmarks of accuracy. Both leave runs' folders, and a run that is finished is not run again.
+speed, for benchmarks of accuracy. Both leave runs' folders, and a run that is finished is not run again. peer_python
+is for benchmarks beside PyTorch.
 """
 import json, os, re, subprocess, sys
 
@@ -57,6 +58,19 @@ def output(command, environment):
     if done.returncode:
         sys.exit(f"{sys.argv[0]}: exit code {done.returncode} of {' '.join(command)}:\n{done.stderr[-2000:]}")
     return done.stdout
+
+
+def peer_python(build, *packages):
+    """A Python with these packages from PyPI, in BUILD/pytorch."""
+    home = os.path.join(build, "pytorch")
+    python = os.path.join(home, "bin", "python")
+    if not os.path.exists(python):
+        subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    found = subprocess.run([python, "-m", "pip", "show", "-q", *packages], stderr=subprocess.DEVNULL).returncode == 0
+    if not found:
+        print(f"installing {', '.join(packages)} from PyPI into {home}", file=sys.stderr)
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+    return python
 
 
 class Diverged(Exception):
