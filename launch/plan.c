@@ -21,7 +21,7 @@ enum { STEPS = 240 };
 static struct settings {
     const char *ranks, *from, *all_reduce;
     int64_t per_host, period, delay, fragments, bucket_kib, seed;
-    double step, bytes, link, latency, inner_link, inner_latency, forward, spread, contention;
+    double step, bytes, bits, link, latency, inner_link, inner_latency, forward, spread, contention;
     bool json, help;
 } set;
 
@@ -35,6 +35,8 @@ static const ts_option rows[] = {
      "seconds of a local step of one rank alone; required without --from"},
     {"bytes", TS_OPTION_REAL, AT(bytes), "0", NULL, 0, 1e15,
      "that are averaged; 0: ResNet18's 44.7 MB, or those of --from"},
+    {"bits", TS_OPTION_REAL, AT(bits), "4.0625", NULL, 1, 32,
+     "of an element in the row of --compress qsgd --exchange scatter: 4 and a norm for 512"},
     {"link-gbps", TS_OPTION_REAL, AT(link), "10", NULL, 1e-6, 1e9, "of a host, Gbit/s"},
     {"latency-us", TS_OPTION_REAL, AT(latency), "30", NULL, 0, 1e9, "between hosts, microseconds"},
     {"inner-gbps", TS_OPTION_REAL, AT(inner_link), "2400", NULL, 1e-6, 1e9,
@@ -125,10 +127,11 @@ static ts_status describe(ts_plan_cluster *c)
 typedef struct row {
     const char *name;
     ts_plan_method method;
-    const char *also; /* another algorithm with the same times, or NULL */
+    const char *also;     /* another algorithm with the same times, or NULL */
+    const char *compress; /* or NULL */
     ts_plan_forecast f;
 } row;
-enum { BLOCKING, OVERLAPPED, PIPE, LOCAL, COCOD, STREAMING, DASGD, ROWS };
+enum { BLOCKING, OVERLAPPED, COMPRESSED, PIPE, LOCAL, COCOD, STREAMING, DASGD, ROWS };
 
 static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
 {
@@ -144,15 +147,21 @@ static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
     const row rows_of[ROWS] = {
         [BLOCKING] = {.name = "ssgd, blocking", .method = {"ssgd", false, 1, 1, 1}},
         [OVERLAPPED] = {.name = "ssgd", .method = {"ssgd", true, 1, 1, 1}},
+        [COMPRESSED] = {.name = "ssgd, qsgd",
+                        .method = {"ssgd", true, 1, 1, 1},
+                        .compress = "qsgd"},
         [PIPE] = {.name = "pipe, od", .method = {"pipe", false, 1, 1, 1}, .also = "od"},
         [LOCAL] = {.name = "local", .method = {"local", false, k, 1, 1}},
         [COCOD] = {.name = "cocod", .method = {"cocod", false, k, 1, 1}, .also = "overlap-local"},
         [STREAMING] = {.name = "cocod", .method = {"cocod", false, k, 1, fragments}},
         [DASGD] = {.name = "dasgd", .method = {"dasgd", false, dasgd, delay, 1}}};
     for (int i = 0; i < ROWS; i++) {
+        ts_plan_cluster sends = *c;
         all[i] = rows_of[i];
+        if (all[i].compress)
+            sends.bytes *= set.bits / 32; /* a scattered sum is an all-reduce of it */
         int64_t steps = STEPS > 4 * all[i].method.period ? STEPS : 4 * all[i].method.period;
-        TS_TRY(ts_plan_run(c, &all[i].method, steps, &all[i].f));
+        TS_TRY(ts_plan_run(&sends, &all[i].method, steps, &all[i].f));
     }
     return TS_OK;
 }
@@ -162,9 +171,9 @@ static ts_status print_json(const ts_plan_cluster *c, const row *r, const char *
 {
     return ts_json_append(
         stdout, "standard output",
-        json_pack("{s:i, s:s, s:b, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:f, s:f}", "ranks", c->ranks,
-                  "algorithm", algorithm, "overlap", r->method.overlap, "period",
-                  (json_int_t)r->method.period, "delay",
+        json_pack("{s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:f, s:f}", "ranks",
+                  c->ranks, "algorithm", algorithm, "compress", r->compress ? r->compress : "none",
+                  "overlap", r->method.overlap, "period", (json_int_t)r->method.period, "delay",
                   (json_int_t)(!strcmp(algorithm, "dasgd") ? r->method.delay : 0), "fragments",
                   (json_int_t)r->method.fragments, "step_s", r->f.step_s, "comm_s", r->f.comm_s,
                   "exposed_s", r->f.exposed_s, "hidden",
@@ -244,6 +253,10 @@ static ts_status advise(const ts_plan_cluster *c, const row all[ROWS])
         printf("use cocod, k %lld: %.2f times ssgd's speed\n", (long long)k,
                ssgd / all[COCOD].f.step_s);
         TS_TRY(advise_early(c, k, ssgd));
+        if (all[COMPRESSED].f.step_s < ssgd)
+            printf("        averaging every step all the same: ssgd --compress qsgd --exchange "
+                   "scatter: %.2f times, if encoding took no time\n",
+                   ssgd / all[COMPRESSED].f.step_s);
     }
     if (c->ranks > 1) advise_shape(*c, whole);
     return TS_OK;
@@ -273,17 +286,18 @@ static ts_status faster_links(ts_plan_cluster c)
 
 static void assumptions(const ts_plan_cluster *c)
 {
-    printf("\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
-           "%g %% slower beside a\ncollective; %.4g MB averaged in fp32, as --compress is not "
-           "forecast; an all-reduce as %s (the formula is in\nruntime/plan/plan.h); a collective "
-           "begins when the last rank has come and ends for all at once; overlapped S-SGD\nsends "
-           "%d buckets from %g of a step on; hosts of %d, %g Gbit/s and %g us between them, %g "
-           "Gbit/s and %g us\ninside; no other traffic. Hidden means below %g %% of a step. "
-           "Accuracy is not forecast: a longer period drifts\nfurther. overlap-local's times are "
-           "cocod's; P fragments are averaged in turn.\n",
-           c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.all_reduce, c->buckets,
-           c->forward_share, c->per_host, set.link, set.latency, set.inner_link, set.inner_latency,
-           100 * TS_PLAN_HIDDEN);
+    printf(
+        "\nAssumed: a local step of %.6g s alone, spread %g (log-normal, independent), compute "
+        "%g %% slower beside a\ncollective; %.4g MB averaged in fp32, with qsgd in %g bits an "
+        "element, encoded in no time; an all-reduce as %s\n(the formula is in "
+        "runtime/plan/plan.h); a collective begins when the last rank has come and ends for all "
+        "at once;\noverlapped S-SGD sends %d buckets from %g of a step on; hosts of %d, %g "
+        "Gbit/s and %g us between them, %g Gbit/s\nand %g us inside; no other traffic. Hidden "
+        "means below %g %% of a step. Accuracy is not forecast: a longer period\ndrifts further. "
+        "overlap-local's times are cocod's; P fragments are averaged in turn.\n",
+        c->step_s, c->spread, 100 * c->contention, c->bytes * 1e-6, set.bits, set.all_reduce,
+        c->buckets, c->forward_share, c->per_host, set.link, set.latency, set.inner_link,
+        set.inner_latency, 100 * TS_PLAN_HIDDEN);
 }
 
 static ts_status plan(void)

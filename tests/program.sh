@@ -19,7 +19,7 @@ quick="--model tiny --data $data --batch 16 --log-every 2 --evaluate-every 0"
 # ---- usage ----
 expect 64 'usage: twinstream' "$program"
 expect 0 'train|eval|info|plan' "$program" --help
-expect 0 'cocod|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --link-gbps 400
+expect 0 'cocod|ssgd, qsgd|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --link-gbps 400
 expect 0 'of which latency|as tree it would take|when training: NCCL_ALGO=Tree' \
     "$program" plan --step 0.005 --ranks 4096 --per-host 8 --link-gbps 400 --latency-us 10
 expect 0 "use cocod, k 3|its drift hurts accuracy: dasgd, k 3, d 1, --fragments 3 --merge corrected --mix 0|--compress is not forecast" \
