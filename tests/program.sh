@@ -22,7 +22,7 @@ expect 0 'train|eval|info|plan' "$program" --help
 expect 0 'cocod|ssgd, qsgd|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --link-gbps 400
 expect 0 'of which latency|as tree it would take|when training: NCCL_ALGO=Tree' \
     "$program" plan --step 0.005 --ranks 4096 --per-host 8 --link-gbps 400 --latency-us 10
-expect 0 "use cocod, k 3|its drift hurts accuracy: dasgd, k 3, d 1, --fragments 3 --merge corrected --mix 0|--compress is not forecast" \
+expect 0 "use cocod, k 3|its drift hurts accuracy: dasgd, k 3, d 1, --fragments 3 --merge corrected --mix 0|encoded in no time" \
     "$program" plan --step 0.234 --ranks 16 --link-gbps 1
 expect 64 'period|or auto' "$program" plan --step 1 --period many
 expect 0 '"algorithm":"dasgd"|"algorithm":"pipe"|"algorithm":"od"|"algorithm":"overlap-local"' "$program" plan --step 0.01 --json
