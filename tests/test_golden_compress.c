@@ -345,6 +345,7 @@ static void exchange(channel *l, models v, int at, int n)
     static models d;
     double density = density_now(l), momentum = l->s->momentum, p[N];
     bool global = l->c->c.scope != NULL, apart = !global && !is(l, "bf16") && !is(l, "none");
+    int end = apart && at + n > HALF ? HALF : at + n;
     for (int r = 0; r < l->size; r++) {
         for (int i = at; i < at + n; i++) {
             p[i] = v[r][i] - (l->changes ? l->anchor[i] : 0);
@@ -356,14 +357,13 @@ static void exchange(channel *l, models v, int at, int n)
             if (feeds(l)) p[i] += l->residual[r][i];
             d[r][i] = p[i]; /* raw, unless encoded below */
         }
-        int end = apart && at + n > HALF ? HALF : at + n;
         encode(l, r, p, d[r], at, end, n, density);
         for (int i = at; i < at + n; i++) {
             l->residual[r][i] = p[i] - d[r][i];
             if (is(l, "dgc") && i < end && d[r][i] != 0) l->velocity[r][i] = 0;
         }
     }
-    if (scattered(l)) mean_in_parts(l, d, at, apart && at + n > HALF ? HALF : at + n, n, p);
+    if (scattered(l)) mean_in_parts(l, d, at, end, n, p);
     for (int i = at; i < at + n; i++) {
         double sum = l->changes ? l->anchor[i] : 0;
         if (scattered(l))

@@ -353,7 +353,9 @@ def read_plan(path, runs, notes):
     """Give each run the forecast of its step; of compression the plan knows too little, of --post-local nothing."""
     for where, line in read_lines(path, notes):
         step_s = number(where, line, "step_s")
-        kind = kind_of(line.get("algorithm"), line.get("overlap")) if line.get("compress", "none") == "none" else None
+        kind = kind_of(line.get("algorithm"), line.get("overlap"))
+        if line.get("compress", "none") != "none":
+            continue
         for run in runs:
             keys = ALGORITHMS.get(run.kind, ("", ()))[1]
             mine = dict(zip(keys, run.options), model=run.model, label=run.label, ranks=run.ranks,

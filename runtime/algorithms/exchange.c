@@ -76,23 +76,14 @@ static ts_status open_slow(ts_exchange *x)
 static ts_status open_compression(ts_exchange *x)
 {
     const ts_worker *w = &x->worker;
-    const ts_compression *c = &w->compression;
-    bool global = c->scope && !strcmp(c->scope, "global");
     ts_format format;
-    TS_TRY(x->ops->format(c, &format));
+    TS_TRY(x->ops->format(&w->compression, &format));
     TS_NEED(!x->models || !x->ops->corrects_momentum, TS_EUSAGE,
             "%s corrects the momentum of gradients, but what is averaged here are models: take "
             "--algorithm ssgd, or --compress topk",
             x->ops->name);
-    TS_NEED(
-        !global || x->ops->layerless || x->n_slices == 1, TS_EUSAGE,
-        "--scope global encodes all as one vector, but here it travels in %d parts: add --overlap "
-        "no to ssgd, or --fragments 1",
-        x->n_slices);
-    TS_NEED(w->size < TS_COMPRESS_RANKS_MAX, TS_EUSAGE, "compression on %d ranks; at most %d",
-            w->size, TS_COMPRESS_RANKS_MAX - 1);
-    TS_TRY(choose_feedback(x));
     TS_TRY(ts_wire_open(w, x->ops, x->slices, x->n_slices, &x->wire));
+    TS_TRY(choose_feedback(x));
     return alloc_vectors(x, format.entry > 0);
 }
 
@@ -101,7 +92,7 @@ static ts_status open_all(ts_exchange *x)
     TS_TRY(ts_compressor_find(&x->worker.compression, &x->ops));
     if (x->worker.size == 1) x->ops = NULL; /* nobody to tell */
     if (x->ops) TS_TRY(open_compression(x));
-    if (is_slow(x) && x->worker.size > 1) TS_TRY(open_slow(x));
+    if (is_slow(x)) TS_TRY(open_slow(x));
     TS_TRY(ts_exchange_begin(x));
     return ts_stream_sync(x->worker.compute); /* comm does not wait for the anchor */
 }

@@ -119,6 +119,13 @@ static ts_status open_all(ts_wire *wire)
     const ts_compression *c = &w->compression;
     bool global = c->scope && !strcmp(c->scope, "global");
     size_t bytes = 0, n = (size_t)wire->n_slices;
+    TS_NEED(
+        !global || wire->ops->layerless || wire->n_slices == 1, TS_EUSAGE,
+        "--scope global encodes all as one vector, but here it travels in %d parts: add --overlap "
+        "no to ssgd, or --fragments 1",
+        wire->n_slices);
+    TS_NEED(w->size < TS_COMPRESS_RANKS_MAX, TS_EUSAGE, "compression on %d ranks; at most %d",
+            w->size, TS_COMPRESS_RANKS_MAX - 1);
     wire->apart = !global && !wire->ops->layerless && w->flat->weights;
     TS_TRY(choose_way(wire));
     if (wire->ops->corrects_momentum) wire->warmup = llround(c->density_warmup * (double)c->epoch);

@@ -14,7 +14,7 @@
 
 typedef struct ts_wire ts_wire;
 
-/* `slices` are borrowed. TS_EUSAGE when the worker's --exchange does not suit the compressor.
+/* `slices` are borrowed. TS_EUSAGE when the worker's --exchange or --scope does not suit.
  * Allocates and blocks; later calls do neither. */
 ts_status ts_wire_open(const ts_worker *worker, const ts_compressor_ops *ops,
                        const ts_slice *slices, int n_slices, ts_wire **wire_p);

@@ -166,35 +166,32 @@ ts_status ts_group_broadcast(ts_communicator *communicator, void *data, size_t b
     return TS_OK;
 }
 
-ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const void *from,
-                              size_t bytes)
+/* Each rank gets a block of `bytes` from every rank, out of the from_bytes that it has. */
+static ts_status blocks(const ts_kernel *kernel, ts_communicator *communicator, void *to,
+                        const void *from, size_t from_bytes, size_t bytes)
 {
     if (bytes == 0) return TS_OK;
     ts_collective call = {.communicator = communicator,
                           .to = to,
                           .from = from,
                           .to_bytes = bytes * (size_t)communicator->world->size,
-                          .from_bytes = bytes,
+                          .from_bytes = from_bytes,
                           .n = bytes};
-    TS_TRY(
-        launch(&group_of(communicator)->kernels->all_gather, &call, others(communicator) * bytes));
-    return TS_OK;
+    return launch(kernel, &call, others(communicator) * bytes);
+}
+
+ts_status ts_group_all_gather(ts_communicator *communicator, void *to, const void *from,
+                              size_t bytes)
+{
+    return blocks(&group_of(communicator)->kernels->all_gather, communicator, to, from, bytes,
+                  bytes);
 }
 
 ts_status ts_group_all_to_all(ts_communicator *communicator, void *to, const void *from,
                               size_t bytes)
 {
-    size_t all = bytes * (size_t)communicator->world->size;
-    if (bytes == 0) return TS_OK;
-    ts_collective call = {.communicator = communicator,
-                          .to = to,
-                          .from = from,
-                          .to_bytes = all,
-                          .from_bytes = all,
-                          .n = bytes};
-    TS_TRY(
-        launch(&group_of(communicator)->kernels->all_to_all, &call, others(communicator) * bytes));
-    return TS_OK;
+    return blocks(&group_of(communicator)->kernels->all_to_all, communicator, to, from,
+                  bytes * (size_t)communicator->world->size, bytes);
 }
 
 ts_status ts_group_need_other(const ts_communicator *communicator, const char *what, int peer,

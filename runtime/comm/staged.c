@@ -107,24 +107,30 @@ static ts_status staged_broadcast(ts_communicator *communicator, void *data, siz
     return deliver(s, data, is_root ? 0 : bytes);
 }
 
+/* Each rank gets a block of `bytes` from every rank, out of the from_bytes that it has. */
+static ts_status blocks(staged *s,
+                        ts_status (*collective)(ts_communicator *, void *, const void *, size_t),
+                        void *to, const void *from, size_t from_bytes, size_t bytes)
+{
+    size_t all = bytes * (size_t)s->base.world->size;
+    TS_TRY(stage(s, from, from_bytes, all, NULL));
+    TS_TRY(collective(s->ring, s->to, s->from, bytes));
+    return deliver(s, to, all);
+}
+
 static ts_status staged_all_gather(ts_communicator *communicator, void *to, const void *from,
                                    size_t bytes)
 {
     staged *s = staged_of(communicator);
-    size_t all = bytes * (size_t)communicator->world->size;
-    TS_TRY(stage(s, from, bytes, all, NULL));
-    TS_TRY(s->ring->ops->all_gather(s->ring, s->to, s->from, bytes));
-    return deliver(s, to, all);
+    return blocks(s, s->ring->ops->all_gather, to, from, bytes, bytes);
 }
 
 static ts_status staged_all_to_all(ts_communicator *communicator, void *to, const void *from,
                                    size_t bytes)
 {
     staged *s = staged_of(communicator);
-    size_t all = bytes * (size_t)communicator->world->size;
-    TS_TRY(stage(s, from, all, all, NULL));
-    TS_TRY(s->ring->ops->all_to_all(s->ring, s->to, s->from, bytes));
-    return deliver(s, to, all);
+    return blocks(s, s->ring->ops->all_to_all, to, from, bytes * (size_t)communicator->world->size,
+                  bytes);
 }
 
 static ts_status staged_send(ts_communicator *communicator, const void *data, size_t bytes,

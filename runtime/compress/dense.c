@@ -1,7 +1,6 @@
 /* dense.c - what every element of a message travels by: as bf16, or raw; and what all compressors'
  * kernels share on the host. Where bf16 is summed on its way, each sum is rounded again; error
  * feedback has the rounding of a rank's own elements, not those. */
-
 #include "runtime/compress/code.h"
 
 /* ---- shared ---- */

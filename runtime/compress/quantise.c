@@ -10,7 +10,6 @@
  * standard deviations first, which biases the largest. The deviation is taken about 0, where
  * gradients' mean lies, so that a constant layer is not clipped away. Host and CUDA add up in the
  * same lanes and chunks, so the norms have the same bits. */
-
 #include "runtime/compress/code.h"
 
 /* ---- codes of four elements ---- */

@@ -13,7 +13,6 @@
  * travel; u and v become 0 there (momentum correction, factor masking). The paper looks for its
  * threshold in a sample, because sorting is dear; counting is not, so here it is exact. It also
  * clips local gradients; here nothing is clipped. */
-
 #include "runtime/compress/code.h"
 
 /* What is to be encoded goes to the residual. */
