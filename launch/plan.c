@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/algorithms/algorithm.h"
 #include "runtime/base/file.h"
 #include "runtime/base/json.h"
 #include "runtime/base/option.h"
@@ -16,7 +17,7 @@ enum { STEPS = 240 };
 #define WORTH_CHANGING                                                                             \
     0.75                /* another shape's all-reduce takes less than this share of the time       \
                          */
-#define NEAR_IDEAL 1.05 /* S-SGD within this of a step alone needs no other algorithm */
+#define NEAR_IDEAL 1.05 /* within this of another's step averages of every step are better */
 
 static struct settings {
     const char *ranks, *from, *all_reduce;
@@ -74,9 +75,15 @@ static ts_status read_run(const char *folder, double *step_p, double *bytes_p)
     TS_TRY(ts_file_join(path, sizeof path, folder, "run.json"));
     json_t *run = json_load_file(path, 0, &problem);
     TS_NEED(run, TS_EDATA, "%s: %s", path, problem.text);
-    int bad = json_unpack(run, "{s:{s:F, s:F, s?F}, s:{s:F}}", "seconds_per_step", "step", &step,
-                          "wait", &wait, "input", &input, "model", "parameters", &parameters);
+    json_int_t again = 0;
+    int bad = json_unpack(run, "{s:{s:F, s:F, s?F}, s:{s:F}, s?{s?I}}", "seconds_per_step", "step",
+                          &step, "wait", &wait, "input", &input, "model", "parameters", &parameters,
+                          "totals", "echo_steps", &again);
     json_decref(run);
+    TS_NEED(bad || !again, TS_EDATA,
+            "%s is of a run with --echo auto, whose steps were made again while an average was "
+            "late: give one without, or --step",
+            path);
     TS_NEED(!bad && step > wait + input, TS_EDATA, "%s holds no seconds_per_step and parameters",
             path);
     *step_p = step - wait - input;
@@ -136,9 +143,15 @@ enum { BLOCKING, OVERLAPPED, COMPRESSED, PIPE, LOCAL, COCOD, STREAMING, DASGD, R
 static ts_status forecast(const ts_plan_cluster *c, row all[ROWS])
 {
     int64_t k = set.period, dasgd = set.period;
+    int64_t least = ts_algorithm_least_period("dasgd", &(ts_algorithm_config){.delay = set.delay});
+    TS_NEED(!k || k >= least, TS_EUSAGE,
+            "delay %lld with period %lld is more averages in flight than dasgd takes: raise "
+            "--period to %lld, or lower --delay",
+            (long long)set.delay, (long long)k, (long long)least);
     if (!k) {
         TS_TRY(ts_plan_period(c, "cocod", 0, TS_PLAN_HIDDEN, 1, TS_PLAN_LONGEST, &k));
-        TS_TRY(ts_plan_period(c, "dasgd", set.delay, TS_PLAN_HIDDEN, 1, TS_PLAN_LONGEST, &dasgd));
+        TS_TRY(
+            ts_plan_period(c, "dasgd", set.delay, TS_PLAN_HIDDEN, least, TS_PLAN_LONGEST, &dasgd));
         if (!k) k = TS_PLAN_LONGEST;
         if (!dasgd) dasgd = TS_PLAN_LONGEST;
     }
@@ -250,13 +263,21 @@ static ts_status advise(const ts_plan_cluster *c, const row all[ROWS])
     else if (ssgd < NEAR_IDEAL * c->step_s)
         printf("use ssgd: it hides that behind backward, and averages every step\n");
     else {
-        printf("use cocod, k %lld: %.2f times ssgd's speed\n", (long long)k,
-               ssgd / all[COCOD].f.step_s);
+        double few = all[COMPRESSED].f.step_s;
+        bool best = few < NEAR_IDEAL * all[COCOD].f.step_s;
+        if (best)
+            printf(
+                "use ssgd --compress qsgd --exchange scatter:\n        %.2f times ssgd's speed if "
+                "encoding took no time; to average models, ",
+                ssgd / few);
+        printf("use cocod, k %lld: %.2f times ssgd's speed%s\n", (long long)k,
+               ssgd / all[COCOD].f.step_s,
+               !set.period && k == TS_PLAN_LONGEST ? ", and no period hides it" : "");
         TS_TRY(advise_early(c, k, ssgd));
-        if (all[COMPRESSED].f.step_s < ssgd)
+        if (!best && few < ssgd)
             printf("        averaging every step all the same: ssgd --compress qsgd --exchange "
                    "scatter: %.2f times, if encoding took no time\n",
-                   ssgd / all[COMPRESSED].f.step_s);
+                   ssgd / few);
     }
     if (c->ranks > 1) advise_shape(*c, whole);
     return TS_OK;
@@ -278,8 +299,10 @@ static ts_status faster_links(ts_plan_cluster c)
         double blocking = f.step_s;
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1, 1}, STEPS, &f));
         TS_TRY(ts_plan_period(&c, "cocod", 0, TS_PLAN_HIDDEN, 1, TS_PLAN_LONGEST, &k));
-        printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %lld\n", c.outer.bytes_per_s * 8e-9,
-               fmin(f.step_s, blocking) * 1e3, (long long)k);
+        char period[24] = "";
+        if (k) snprintf(period, sizeof period, "%lld", (long long)k);
+        printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %s\n", c.outer.bytes_per_s * 8e-9,
+               fmin(f.step_s, blocking) * 1e3, k ? period : "none hides");
     }
     return TS_OK;
 }

@@ -15,10 +15,10 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "perf/program.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/json.h"
 #include "runtime/base/log.h"
-#include "runtime/base/option.h"
 #include "runtime/comm/comm.h"
 #include "runtime/device/trace.h"
 
@@ -28,25 +28,25 @@ typedef struct settings {
     bool json, help;
 } settings;
 
-#define ROW(key, type, field, initial, min, max, help)                                             \
-    {                                                                                              \
-        key, type, offsetof(settings, field), initial, NULL, min, max, help                        \
-    }
+#define AT(field) offsetof(settings, field)
 static const ts_option rows[] = {
-    ROW("min-bytes", TS_OPTION_INT, min_bytes, "4", 4, 1e12, "smallest size, in bytes"),
-    ROW("max-bytes", TS_OPTION_INT, max_bytes, "67108864", 4, 1e12, "largest size, in bytes"),
-    ROW("factor", TS_OPTION_INT, factor, "4", 2, 1e6, "from one size to the next"),
-    ROW("warm-up", TS_OPTION_INT, warm_up, "1", 0, 1e6, "turns of a size before it counts"),
-    ROW("turns", TS_OPTION_INT, turns, "4", 1, 1e6, "turns of a communicator that count"),
-    ROW("iterations", TS_OPTION_INT, iterations, "5", 1, 1e6, "all-reduces in a row, in a turn"),
-    ROW("timeout", TS_OPTION_INT, timeout, "60", 0, 1e6,
-        "seconds without progress that are a fault"),
-    ROW("device", TS_OPTION_TEXT, device, "auto", 0, 0, "auto, cuda or host"),
-    ROW("communicators", TS_OPTION_TEXT, communicators, "all", 0, 0,
-        "which, with commas; all: those that serve these ranks on this device"),
-    ROW("nccl-ctas", TS_OPTION_INT, ctas, "4", 1, 64, "blocks that an NCCL collective may take"),
-    ROW("json", TS_OPTION_BOOL, json, "no", 0, 0, "one line of JSON for each row, no table"),
-    ROW("help", TS_OPTION_BOOL, help, "no", 0, 0, "this text"),
+    {"min-bytes", TS_OPTION_INT, AT(min_bytes), "4", NULL, 4, 1e12, "smallest size, in bytes"},
+    {"max-bytes", TS_OPTION_INT, AT(max_bytes), "67108864", NULL, 4, 1e12,
+     "largest size, in bytes"},
+    {"factor", TS_OPTION_INT, AT(factor), "4", NULL, 2, 1e6, "from one size to the next"},
+    {"warm-up", TS_OPTION_INT, AT(warm_up), "1", NULL, 0, 1e6, "turns of a size before it counts"},
+    {"turns", TS_OPTION_INT, AT(turns), "4", NULL, 1, 1e6, "turns of a communicator that count"},
+    {"iterations", TS_OPTION_INT, AT(iterations), "5", NULL, 1, 1e6,
+     "all-reduces in a row, in a turn"},
+    {"timeout", TS_OPTION_INT, AT(timeout), "60", NULL, 0, 1e6,
+     "seconds without progress that are a fault"},
+    {"device", TS_OPTION_TEXT, AT(device), "auto", NULL, 0, 0, "auto, cuda or host"},
+    {"communicators", TS_OPTION_TEXT, AT(communicators), "all", NULL, 0, 0,
+     "which, with commas; all: those that serve these ranks on this device"},
+    {"nccl-ctas", TS_OPTION_INT, AT(ctas), "4", NULL, 1, 64,
+     "blocks that an NCCL collective may take"},
+    {"json", TS_OPTION_BOOL, AT(json), "no", NULL, 0, 0, "one line of JSON for each row, no table"},
+    {"help", TS_OPTION_BOOL, AT(help), "no", NULL, 0, 0, "this text"},
     {0},
 };
 
@@ -246,22 +246,13 @@ static ts_status run(bench *b)
 int main(int argc, char **argv)
 {
     bench b = {0};
-    ts_option_group group = {"all-reduce benchmark", rows, &b.set};
-    ts_option_set *set = NULL;
-    ts_status status = ts_option_set_open(&group, 1, &set);
-    if (status == TS_OK) status = ts_option_set_parse(set, argc, argv);
-    if (status == TS_OK && b.set.help) {
-        ts_option_set_help(set, stdout);
-        ts_option_set_close(set);
-        return 0;
-    }
-    if (status == TS_OK) status = ts_world_open("auto", &b.world);
+    ts_program_options("all-reduce benchmark", rows, &b.set, &b.set.help, argc, argv);
+    ts_status status = ts_world_open("auto", &b.world);
     if (status == TS_OK) status = run(&b);
     if (status != TS_OK) {
         ts_log_failure(status);
         if (b.world) b.world->ops->abort(b.world, ts_status_exit_code(status));
     }
     ts_world_close(b.world);
-    ts_option_set_close(set);
     return ts_status_exit_code(status);
 }

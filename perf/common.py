@@ -2,10 +2,10 @@
 
 Lab is a network lab: hosts on this machine behind rate-capped links (tests/netlab; needs root), where a worker has a
 given speed (`twinstream train --pace`), since so many share few cores. train_to_accuracy trains at the machine's own
-speed, for benchmarks of accuracy. Both leave runs' folders, and a run that is finished is not run again. peer_python
-is for benchmarks beside PyTorch.
+speed, for benchmarks of accuracy. Both leave runs' folders, and a run that is finished is not run again. program_of,
+peer_python and beside are for benchmarks beside PyTorch.
 """
-import json, os, re, subprocess, sys
+import json, os, re, statistics, subprocess, sys
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 TOOL = os.path.join(TOP, "tests", "netlab")
@@ -60,6 +60,24 @@ def output(command, environment):
     return done.stdout
 
 
+def program_of(build):
+    """BUILD's twinstream; without it this is the end."""
+    program = os.path.join(build, "twinstream")
+    if not os.path.exists(program):
+        sys.exit(f"{sys.argv[0]}: {program} is missing: build first (launch/build {build}), or give --build")
+    return program
+
+
+def beside(pairs, ours, peer, key):
+    """Measure ours() and peer() in turn, so that a busy moment of the machine meets both. A record of all that they
+    returned, and both medians of what is under `key`; the ratio is that of the medians."""
+    sides = list(zip(*((ours(), peer()) for _ in range(pairs))))
+    rates = [[m[key] for m in side] for side in sides]
+    medians = [statistics.median(side) for side in rates]
+    return {"ratio": medians[0] / medians[1], "ratio_of_pairs": [o / p for o, p in zip(*rates)],
+            "twinstream": sides[0], "pytorch": sides[1]}, *medians
+
+
 def peer_python(build, *packages):
     """A Python with these packages from PyPI, in BUILD/pytorch."""
     home = os.path.join(build, "pytorch")
@@ -73,15 +91,16 @@ def peer_python(build, *packages):
     return python
 
 
-class Diverged(Exception):
-    """A training whose loss is not finite; its folder remembers that."""
+class Diverged(SystemExit):
+    """A training whose loss is not finite, which its folder remembers: the end, for a benchmark that has no use for it."""
 
 
 def train_to_accuracy(build, ranks, run, *options):
     """Train to the end with a one-cycle schedule from seed 1 (--option value ...); returns run.json."""
     diverged = os.path.join(run, "diverged")
     if os.path.exists(diverged):
-        raise Diverged
+        with open(diverged) as f:
+            raise Diverged(f"{run}: {f.read().strip()}")
     if not finished(run):
         command = [os.path.join(TOP, "launch", "mpirun"), str(ranks), os.path.join(build, "twinstream"), "train", "--schedule",
                    "one-cycle", "--seed", "1", "--export", "no", "--run", run, *options]
@@ -95,7 +114,7 @@ def train_to_accuracy(build, ranks, run, *options):
             with open(diverged, "w") as f:
                 f.write(why[0] + "\n")
             print(f"{run}: {why[0]}", file=sys.stderr, flush=True)
-            raise Diverged from None
+            raise Diverged(f"{run}: {why[0]}") from None
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
     record = read_record(run)
     check_same(run, record, ranks, options)

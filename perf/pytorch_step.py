@@ -72,7 +72,8 @@ def vgg16(pixels, classes):
                          nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, classes))
 
 
-# (network, small pictures): parameters, so that the two sides train the same thing
+# (network, small pictures): parameters, so that the two sides train the same thing, but for VGG16, whose
+# convolutions have biases here
 PARAMETERS = {("resnet18", True): 11173962, ("resnet18", False): 11689512,
               ("vgg16", True): 14728266, ("vgg16", False): 138365992,
               ("resnet20", True): 272474, ("tiny", True): 4082}

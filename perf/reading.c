@@ -3,10 +3,10 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "perf/program.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/json.h"
 #include "runtime/base/log.h"
-#include "runtime/base/option.h"
 #include "runtime/data/feed.h"
 
 typedef struct settings {
@@ -15,19 +15,16 @@ typedef struct settings {
     bool help;
 } settings;
 
-#define ROW(key, type, field, initial, min, max, help)                                             \
-    {                                                                                              \
-        key, type, offsetof(settings, field), initial, NULL, min, max, help                        \
-    }
+#define AT(field) offsetof(settings, field)
 static const ts_option rows[] = {
-    ROW("data", TS_OPTION_TEXT, data, "", 0, 0, "records:FILE[,size=224]"),
-    ROW("device", TS_OPTION_TEXT, device, "auto", 0, 0, "auto, cuda or host"),
-    ROW("batch", TS_OPTION_INT, batch, "64", 1, 1e6, "pictures"),
-    ROW("batches", TS_OPTION_INT, batches, "20", 1, 1e9, "that count"),
-    ROW("settle", TS_OPTION_INT, settle, "5", 0, 1e9, "batches before they count"),
-    ROW("threads", TS_OPTION_INT, threads, "2", 1, 1024, "that read"),
-    ROW("prefetch", TS_OPTION_INT, prefetch, "4", 1, 64, "batches read ahead"),
-    ROW("help", TS_OPTION_BOOL, help, "no", 0, 0, "this text"),
+    {"data", TS_OPTION_TEXT, AT(data), "", NULL, 0, 0, "records:FILE[,size=224]"},
+    {"device", TS_OPTION_TEXT, AT(device), "auto", NULL, 0, 0, "auto, cuda or host"},
+    {"batch", TS_OPTION_INT, AT(batch), "64", NULL, 1, 1e6, "pictures"},
+    {"batches", TS_OPTION_INT, AT(batches), "20", NULL, 1, 1e9, "that count"},
+    {"settle", TS_OPTION_INT, AT(settle), "5", NULL, 0, 1e9, "batches before they count"},
+    {"threads", TS_OPTION_INT, AT(threads), "2", NULL, 1, 1024, "that read"},
+    {"prefetch", TS_OPTION_INT, AT(prefetch), "4", NULL, 1, 64, "batches read ahead"},
+    {"help", TS_OPTION_BOOL, AT(help), "no", NULL, 0, 0, "this text"},
     {0},
 };
 
@@ -86,15 +83,8 @@ static ts_status run(bench *b)
 int main(int argc, char **argv)
 {
     bench b = {0};
-    ts_option_group group = {"Reading records", rows, &b.set};
-    ts_option_set *set = NULL;
-    ts_status status = ts_option_set_open(&group, 1, &set);
-    if (status == TS_OK) status = ts_option_set_parse(set, argc, argv);
-    if (status == TS_OK && b.set.help)
-        ts_option_set_help(set, stdout);
-    else if (status == TS_OK)
-        status = run(&b);
+    ts_program_options("Reading records", rows, &b.set, &b.set.help, argc, argv);
+    ts_status status = run(&b);
     if (status != TS_OK) ts_log_failure(status);
-    ts_option_set_close(set);
     return ts_status_exit_code(status);
 }

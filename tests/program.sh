@@ -22,8 +22,10 @@ expect 0 'train|eval|info|plan' "$program" --help
 expect 0 'cocod|ssgd, qsgd|400 Gbit/s|Assumed' "$program" plan --step 0.01 --ranks 2,64 --link-gbps 400
 expect 0 'of which latency|as tree it would take|when training: NCCL_ALGO=Tree' \
     "$program" plan --step 0.005 --ranks 4096 --per-host 8 --link-gbps 400 --latency-us 10
-expect 0 "use cocod, k 3|its drift hurts accuracy: dasgd, k 3, d 1, --fragments 3 --merge corrected --mix 0|encoded in no time" \
+expect 0 "use ssgd --compress qsgd|use cocod, k 3|its drift hurts accuracy: dasgd, k 3, d 1, --fragments 3 --merge corrected --mix 0|encoded in no time" \
     "$program" plan --step 0.234 --ranks 16 --link-gbps 1
+expect 0 'use cocod, k 4096|no period hides it|none hides' "$program" plan --step 0.001 --ranks 16 --link-gbps 0.001
+expect 64 'more averages in flight|--period to 7' "$program" plan --step 1 --period 4 --delay 100
 expect 64 'period|or auto' "$program" plan --step 1 --period many
 expect 0 '"algorithm":"dasgd"|"algorithm":"pipe"|"algorithm":"od"|"algorithm":"overlap-local"' "$program" plan --step 0.01 --json
 expect 0 'cocod|8, P 4' "$program" plan --step 0.01 --ranks 16 --period 8 --fragments 4
@@ -42,6 +44,8 @@ expect 64 'period|whole number or auto' "$program" train $quick --algorithm coco
 expect 64 'delay|whole number or auto' "$program" train $quick --algorithm dasgd --delay some
 expect 64 'mix' "$program" train $quick --algorithm dasgd --mix 1.5
 expect 64 'pull' "$program" train $quick --algorithm overlap-local --pull 0
+expect 64 'pull' "$program" train $quick --algorithm overlap-local --pull 1
+expect 64 'would lose all progress|--merge corrected' "$program" train $quick --algorithm dasgd --period 2 --delay 4 --mix 0
 expect 64 'slow-momentum|within 0' "$program" train $quick --algorithm local --slow-momentum 1
 expect 64 'slow-rate' "$program" train $quick --algorithm local --slow-momentum 0.5 --slow-rate 0
 expect 64 'did you mean "corrected"' "$program" train $quick --algorithm dasgd --merge correct
@@ -155,6 +159,10 @@ expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 3 --delay 3 --mix 0 --merge corrected --momentum-policy average --run corrected
 same "DaSGD that corrects, keeps nothing and waits a period is not CoCoD-SGD" plain/model.safetensors corrected/model.safetensors
 expect 65 'counts.fragments3|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --period 3 --fragments 3 --run r6 --resume whole
+halves other10 --algorithm dasgd --period 4 --delay 3
+expect 0 'resuming|done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 4 --delay 1 --run shorter \
+    --resume other10/checkpoints/step-00000006 # where an average is under way that is overdue
+expect 0 'leave 25 % of the progress|--merge corrected' "$mpirun" 2 "$program" train $quick --steps 1 --algorithm dasgd --period 2 --delay 2 --run little
 differ "OD-SGD takes no local steps" other1/model.safetensors other2/model.safetensors
 expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole
 expect 65 'holds algorithm.begun|would not take up' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 2 --run r6 --resume other4
@@ -164,6 +172,7 @@ expect 65 'give --algorithm pipe' "$mpirun" 2 "$program" train $quick --steps 12
 same "a refused run has left its options in a run's folder" kept other1/config
 expect 64 'rank 1 differs|learning-rate = 0.05' "$mpirun" 1 "$program" train $quick --run r5 : -np 1 "$program" train $quick --learning-rate 0.06 --run r5
 expect 64 'rank 1 differs|timeline = yes' "$mpirun" 1 "$program" train $quick --timeline --run r5 : -np 1 "$program" train $quick --run r5
+expect 64 'the samples and their labels' "$mpirun" 1 "$program" train $quick --run r5 : -np 1 "$program" train $quick --data $data,seed=2 --run r5
 expect 64 'rank 1 differs|weights = (given)' "$mpirun" 1 "$program" train $quick --weights whole/model.safetensors --run r5 : -np 1 "$program" train $quick --run r5
 expect 0 'done' "$mpirun" 2 "$program" train $quick --steps 7 --settle 5 --log-every 4 --timeline --run timed
 is "steps of both ranks in the timeline" "$(grep -c '"name":"step"\|"name": "step"' timed/timeline.json)" 14
@@ -225,6 +234,9 @@ two="$mpirun 2 $program train $quick --steps 12 --run r8"
 expect 64 'dgc corrects the momentum of gradients|--algorithm ssgd' $two --algorithm cocod --compress dgc
 expect 64 '--scope global|add --overlap no' $two --bucket-kib 1 --algorithm ssgd --compress topk --scope global
 expect 64 'error feedback does not go with momentum|--error-feedback no' $two --algorithm overlap-local --compress topk --error-feedback yes
+expect 64 'error feedback does not go with momentum|--anchor-momentum 0' $two --algorithm overlap-local --compress randomk
+expect 0 'send all their encodings to each other|times what fp32 sends' "$mpirun" 2 "$program" train $quick --steps 1 \
+    --algorithm ssgd --compress topk --density 0.9 --run more
 expect 64 '--scope global|--fragments 1' $two --algorithm cocod --period 4 --fragments 2 --compress topk --scope global
 expect 65 'compress topk|give --compress topk' $two --algorithm cocod --period 3 --resume small5
 expect 65 'compress none|give --compress none' $two --algorithm cocod --period 3 --compress topk --resume whole

@@ -58,8 +58,8 @@ run() {
         printf '{"kind":"window","step":%s,"epoch":%s,"samples":0,"loss":%s,"accuracy":0.1,"learning_rate":0.1,"images_per_second":%s,"compute_s":0.1,"exposed_s":0.01,"comm_s":0.05,"hidden":null}\n' $window
     done >"$1/metrics.jsonl"
     printf '{"kind":"evaluation","step":20,"epoch":1,"samples":0,"test_loss":1.2,"test_accuracy":0.625,"seconds":1}\n' >>"$1/metrics.jsonl"
-    printf '{"state":"finished","started":1795219870,"commit":"abc","ranks":%s,"machine":{"host":"h","device":"d"},"versions":{"twinstream":"1"},"model":{"name":"tiny","type":"fp32"},"seconds_per_step":{"step":%s,"wait":%s,"comm":%s},"totals":{"steps":20,"seconds":3,"images_per_second":%s,"test_accuracy":0.625,"hidden":0.8,"contention":null}}\n' \
-        "$2" "$5" "$6" "$7" "$8" >"$1/run.json"
+    printf '{"state":"finished","started":1795219870,"commit":"abc","ranks":%s,"machine":{"host":"h","device":"d"},"versions":{"twinstream":"1"},"model":{"name":"tiny","type":"fp32"},"seconds_per_step":{"step":%s,"wait":%s,"comm":%s},"totals":{"steps":20,"seconds":%s,"images_per_second":%s,"test_accuracy":0.625,"hidden":0.8,"contention":null}}\n' \
+        "$2" "$5" "$6" "$7" "$(awk "BEGIN { print $2 * 200 / $8 }")" "$8" >"$1/run.json"
 }
 run one 1 ssgd yes 0.1 0 0 100 ''
 run block 2 ssgd no 0.16 0.06 0.06 120 ''
@@ -215,9 +215,11 @@ value killed.html ranks killed 2
 cp -r cocod again # resumed from step 10: what came after it is made again
 sed '1!d; s/"step":10/"step":15/' cocod/metrics.jsonl >>again/metrics.jsonl
 sed '1d; s/"loss":1.5/"loss":1.25/' cocod/metrics.jsonl >>again/metrics.jsonl
+sed -i 's/"seconds":[0-9.]*,"images_per_second":150/"seconds":0.5,"images_per_second":200/' again/run.json # of its last 5 steps
 expect 0 '' "$report" again -o again.html
 value again.html loss 20 1.250
 value again.html seconds 20 2.500
+value again.html 'images/s' again 160.0
 
 # ---- what the accuracies are of ----
 lacks page.html 'best test accuracy'

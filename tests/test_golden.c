@@ -86,7 +86,8 @@ static const setting settings[] = {
     {"dasgd", {.period = 4, .delay = 1, .mix = 0.25}, 0, 0, 0, false, false},
     {"dasgd", {.period = 2, .delay = 2, .mix = 0.5}, 0.9, 1e-2, 0, false, false},
     {"dasgd", {.period = 2, .delay = 5, .mix = 0.25}, 0.9, 0, TS_MOMENTUM_AVERAGE, false, false},
-    {"dasgd", {.period = 1, .delay = 3, .mix = 0}, 0, 0, TS_MOMENTUM_ZERO, false, false},
+    {"dasgd", {.period = 1, .delay = 3, .mix = 0.1}, 0, 0, TS_MOMENTUM_ZERO, false, false},
+    {"dasgd", {.period = 3, .delay = 2, .mix = 0}, 0.9, 0, 0, false, false},
     {"ssgd", {.overlap = true}, 0.9, 0, 0, true, true},
     {"ssgd", {.overlap = false}, 0.9, 0, 0, true, false},
     {"local", {.period = 3}, 0.9, 0, 0, true, true},
@@ -127,6 +128,8 @@ static const value values[] = {
 };
 
 static const setting bad[] = {
+    {"dasgd", {.period = 1, .delay = 3, .mix = 0}, 0, 0, 0, false, false},
+    {"dasgd", {.period = 4, .delay = 4, .mix = 0}, 0, 0, 0, false, false},
     {"local", {.period = 0}, 0, 0, 0, false, false},
     {"cocod", {.period = -1}, 0, 0, 0, false, false},
     {"dasgd", {.period = 0, .delay = 1}, 0, 0, 0, false, false},

@@ -65,7 +65,7 @@ static const setting settings[] = {
     {"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 0.7}, 0, 0, 0, false, false},
     {"overlap-local", {.period = 1, .pull = 0.6}, 0.9, 1e-2, 0, false, false},
     {"overlap-local",
-     {.period = 4, .pull = 1, .anchor_momentum = 0.5},
+     {.period = 4, .pull = 0.9, .anchor_momentum = 0.5},
      0.9,
      0,
      TS_MOMENTUM_ZERO,
@@ -112,7 +112,7 @@ static const value values[] = {
 static const setting bad[] = {
     {"overlap-local", {.period = 0, .pull = 0.6}, 0, 0, 0, false, false},
     {"overlap-local", {.period = 2, .pull = 0}, 0, 0, 0, false, false},
-    {"overlap-local", {.period = 2, .pull = 1.1}, 0, 0, 0, false, false},
+    {"overlap-local", {.period = 2, .pull = 1}, 0, 0, 0, false, false},
     {"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = 1}, 0, 0, 0, false, false},
     {"overlap-local", {.period = 2, .pull = 0.6, .anchor_momentum = -0.1}, 0, 0, 0, false, false},
 };

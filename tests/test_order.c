@@ -237,6 +237,7 @@ static bool choose(const setting *s, int i)
 {
     way = ways[i];
     way.seed = 3;
+    if (s->config.anchor_momentum > 0) way.feedback = "no"; /* which does not go with it */
     return strcmp(way.name, "dgc") != 0 || !s->config.period;
 }
 static const ts_slice weights[] = {{0, 64}, {128, 128}};

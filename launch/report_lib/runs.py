@@ -269,27 +269,34 @@ def set_clock(run):
         before, window["seconds"] = window["step"], clock
     for evaluation in run.evaluations:
         evaluation["seconds"] = max((w["seconds"] for w in run.windows if w["step"] <= evaluation["step"]), default=0)
-    settle = run.config.get("settle", "")  # the run's own times leave these steps out
-    settled = [w["step_s"] for w in run.windows if w["step"] > (int(settle) if settle.isdigit() else 0)]
-    if len(settled) > 1:
-        run.spread_s = statistics.stdev(settled)
+    times = [w["step_s"] for w in settled(run)]
+    if len(times) > 1:
+        run.spread_s = statistics.stdev(times)
+
+
+def settled(run):
+    """Its windows without those of --settle, which its own times leave out."""
+    settle = run.config.get("settle", "")
+    return [w for w in run.windows if w["step"] > (int(settle) if settle.isdigit() else 0)]
 
 
 def set_totals(run, path):
-    """From run.json; of a run without one (or one stopped early) from its windows."""
-    steps = sum(window["steps"] for window in run.windows)
-    mean = lambda key: sum(w[key] * w["steps"] for w in run.windows) / steps if steps else NAN
+    """From run.json; from its windows where there is none, or where it tells of the last process of a resumed run."""
+    windows = settled(run)
+    steps = sum(window["steps"] for window in windows)
+    mean = lambda key: sum(w[key] * w["steps"] for w in windows) / steps if steps else NAN
     parts = run.record["seconds_per_step"]
-    if parts:
+    whole = not run.total("images_per_second") * run.total("seconds") < 0.99 * run.batch * run.ranks * steps
+    if parts and whole:
         run.step_s, run.wait_s, run.comm_s = (number(path, parts, key) for key in ("step", "wait", "comm"))
         run.input_s = number(path, parts, "input") if "input" in parts else 0.0
     else:
         run.wait_s, run.comm_s, run.input_s = mean("exposed_s"), mean("comm_s"), mean("input_s")
         run.step_s = mean("compute_s") + run.wait_s + run.input_s
     run.seconds = run.windows[-1]["seconds"] if run.windows else run.total("seconds")
-    run.rate = run.total("images_per_second")
+    run.rate = run.total("images_per_second") if whole else NAN
     if not run.rate > 0:
-        run.rate = run.batch * run.ranks * steps / run.seconds if steps else NAN
+        run.rate = run.batch * run.ranks * steps / sum(w["steps"] * w["step_s"] for w in windows) if steps else NAN
     run.accuracy = run.total("test_accuracy")
     if math.isnan(run.accuracy) and run.evaluations:
         run.accuracy = run.evaluations[-1]["test_accuracy"]

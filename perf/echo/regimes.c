@@ -19,8 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "perf/program.h"
 #include "runtime/base/log.h"
-#include "runtime/base/option.h"
 #include "runtime/base/random.h"
 #include "runtime/data/data.h"
 
@@ -320,21 +320,11 @@ static ts_status regimes(const char *data)
 
 int main(int argc, char **argv)
 {
-    ts_option_set *options;
-    const ts_option_group group = {"Options", rows, &set};
     bool named = argc > 1 && strncmp(argv[1], "--", 2);
-    ts_status status = ts_option_set_open(&group, 1, &options);
-    if (status) return 70;
-    status = ts_option_set_parse(options, argc - named, argv + named);
-    if (!status && set.help) {
-        printf("usage: perf_echo_regimes DATA [--option value ...], DATA as for --data\n");
-        ts_option_set_help(options, stdout);
-    } else if (!status && !named) {
-        status = TS_ERROR(TS_EUSAGE, "which data? perf_echo_regimes cifar10:DIR");
-    } else if (!status) {
-        status = regimes(argv[1]);
-    }
+    ts_program_options("perf_echo_regimes DATA [--option value ...], DATA as for --data", rows,
+                       &set, &set.help, argc - named, argv + named);
+    ts_status status =
+        named ? regimes(argv[1]) : TS_ERROR(TS_EUSAGE, "which data? perf_echo_regimes cifar10:DIR");
     ts_log_failure(status);
-    ts_option_set_close(options);
     return ts_status_exit_code(status);
 }

@@ -26,18 +26,6 @@ void ts_bench_open(ts_bench *b)
     ts_bench_check(ts_cuda_check(cudaEventCreate(&b->end), "an event"), "events");
 }
 
-void ts_bench_options(const char *title, const ts_option *rows, void *settings, const bool *help_p,
-                      int argc, char **argv)
-{
-    const ts_option_group groups[] = {{title, rows, settings}};
-    ts_option_set *options;
-    ts_bench_check(ts_option_set_open(groups, 1, &options), "options");
-    ts_bench_check(ts_option_set_parse(options, argc, argv), "options");
-    if (!*help_p) return; /* the set lives as long as the program: texts lie in it */
-    ts_option_set_help(options, stdout);
-    exit(0);
-}
-
 ts_status ts_bench_run_op(void *context, ts_stream *stream)
 {
     const ts_bench_op *p = context;

@@ -5,7 +5,6 @@
 #include <jansson.h>
 
 #include "ops/op.h"
-#include "runtime/base/option.h"
 #include "runtime/device/cuda/cuda.h"
 
 typedef struct ts_bench {
@@ -16,9 +15,6 @@ typedef struct ts_bench {
 
 /* Ends the program: with 77 when there is no GPU, with a message on another failure. */
 void ts_bench_open(ts_bench *bench);
-/* Reads the options into `settings`; ends the program after --help, the row of `help_p`. */
-void ts_bench_options(const char *title, const ts_option *rows, void *settings, const bool *help_p,
-                      int argc, char **argv);
 void ts_bench_close(ts_bench *bench);
 /* Device memory with every byte `byte`. */
 void *ts_bench_alloc(ts_bench *bench, size_t bytes, int byte);

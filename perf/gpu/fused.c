@@ -7,6 +7,7 @@
 
 #include "ops/cuda/conv.h"
 #include "perf/gpu/bench.h"
+#include "perf/program.h"
 
 enum { RUNS = 10, SAMPLES = 3, PLANS = 64 };
 
@@ -151,7 +152,7 @@ static void measure(const layer *l, double *plain_p, double *fused_p)
 int main(int argc, char **argv)
 {
     double bf16 = 0, fp16 = 0;
-    ts_bench_options("Fused fp16", rows, &set, &set.help, argc, argv);
+    ts_program_options("Fused fp16", rows, &set, &set.help, argc, argv);
     ts_bench_open(&bench);
     DO(ts_cudnn_open(NULL, &cudnn));
     workspace = ts_bench_alloc(&bench, TS_CUDNN_WORKSPACE, 0);

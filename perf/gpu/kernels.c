@@ -9,6 +9,7 @@
 
 #include "ops/cuda/cublas.h"
 #include "perf/gpu/bench.h"
+#include "perf/program.h"
 #include "runtime/compress/compressor.h"
 #include "runtime/data/data.h"
 #include "runtime/device/trace.h"
@@ -323,7 +324,7 @@ static void measure_graph(int kernels, ts_trace *trace)
 
 int main(int argc, char **argv)
 {
-    ts_bench_options("Kernels", rows, &set, &set.help, argc, argv);
+    ts_program_options("Kernels", rows, &set, &set.help, argc, argv);
     ts_bench_open(&bench);
     measure_copy();
     measure_product();

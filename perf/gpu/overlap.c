@@ -10,6 +10,7 @@
 
 #include "models/model.h"
 #include "perf/gpu/bench.h"
+#include "perf/program.h"
 #include "runtime/base/clock.h"
 #include "runtime/device/cuda/occupant.h"
 #include "runtime/device/trace.h"
@@ -23,19 +24,17 @@ typedef struct settings {
     bool help;
 } settings;
 
-#define ROW(key, type, field, initial, min, max, help)                                             \
-    {                                                                                              \
-        key, type, offsetof(settings, field), initial, NULL, min, max, help                        \
-    }
+#define AT(field) offsetof(settings, field)
 static const ts_option rows[] = {
-    ROW("model", TS_OPTION_TEXT, model, "resnet18", 0, 0, "network"),
-    ROW("batch", TS_OPTION_INT, batch, "512", 1, 1e6, "pictures in a local step"),
-    ROW("pixels", TS_OPTION_INT, pixels, "32", 8, 512, "height and width of a picture"),
-    ROW("period", TS_OPTION_INT, period, "4", 1, 1e4, "local steps in a round"),
-    ROW("bytes", TS_OPTION_INT, bytes, "357566784", 1, 1e12,
-        "what the collective moves in a round: 8 times ResNet18's fp32 parameters"),
-    ROW("runs", TS_OPTION_INT, runs, "10", 1, 1e4, "steps or rounds in a sample, and starts / 4"),
-    ROW("help", TS_OPTION_BOOL, help, "no", 0, 0, "this text"),
+    {"model", TS_OPTION_TEXT, AT(model), "resnet18", NULL, 0, 0, "network"},
+    {"batch", TS_OPTION_INT, AT(batch), "512", NULL, 1, 1e6, "pictures in a local step"},
+    {"pixels", TS_OPTION_INT, AT(pixels), "32", NULL, 8, 512, "height and width of a picture"},
+    {"period", TS_OPTION_INT, AT(period), "4", NULL, 1, 1e4, "local steps in a round"},
+    {"bytes", TS_OPTION_INT, AT(bytes), "357566784", NULL, 1, 1e12,
+     "what the collective moves in a round: 8 times ResNet18's fp32 parameters"},
+    {"runs", TS_OPTION_INT, AT(runs), "10", NULL, 1, 1e4,
+     "steps or rounds in a sample, and starts / 4"},
+    {"help", TS_OPTION_BOOL, AT(help), "no", NULL, 0, 0, "this text"},
     {0},
 };
 
@@ -247,7 +246,7 @@ static void measure_rounds(ts_trace *trace)
 int main(int argc, char **argv)
 {
     ts_trace *trace;
-    ts_bench_options("Overlap on one GPU", rows, &set, &set.help, argc, argv);
+    ts_program_options("Overlap on one GPU", rows, &set, &set.help, argc, argv);
     ts_bench_open(&bench);
     DO(ts_occupant_open(&occupant));
     open_step();

@@ -43,7 +43,7 @@ const ts_option ts_algorithm_options[] = {
     {"slow-rate", TS_OPTION_REAL, offsetof(ts_algorithm_config, slow_rate), "1", NULL, 1e-6, 10,
      "alpha, how far the outer model moves, 1: to the average and by the momentum",
      "local|cocod|dasgd"},
-    {"pull", TS_OPTION_REAL, offsetof(ts_algorithm_config, pull), "0.6", NULL, 1e-6, 1,
+    {"pull", TS_OPTION_REAL, offsetof(ts_algorithm_config, pull), "0.6", NULL, 1e-6, 0.99999,
      "alpha, share of the way to the anchor that a rank is pulled", "overlap-local"},
     {"anchor-momentum", TS_OPTION_REAL, offsetof(ts_algorithm_config, anchor_momentum), "0.7", NULL,
      0, 0.99999, "beta, momentum of the anchor, as slow-momentum", "overlap-local"},

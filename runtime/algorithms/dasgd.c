@@ -5,14 +5,19 @@
  * Every k-th step a rank starts averaging the models; d local steps later it blends the average
  * with what its model has become:
  *     x_i <- xi x_i + (1 - xi) mean over ranks of y_j
- * which takes a share 1 - xi of the progress of those d steps away. The corrected merge, not the
- * paper's, takes none, and leaves the mean over ranks as it is:
+ * which takes progress of those d steps away: with m = ceil(d / k) averages in flight
+ *     (xi k + (1 - xi) (m k - d)) / (xi k + (1 - xi) m k)
+ * of it is left in the long run. The corrected merge, not the paper's, takes none, and leaves the
+ * mean over ranks as it is:
  *     x_i <- x_i + (1 - xi) (mean over ranks of y_j - y_i)
  * d may exceed k: then several averages are in flight. Drain merges them in their order. Slow
  * momentum and fragments are not the paper's either (averaging.h). */
 #include <string.h>
 
 #include "runtime/algorithms/periodic.h"
+#include "runtime/base/log.h"
+
+#define LITTLE 0.5 /* of the progress, and a run is told */
 
 ts_averaging_rule ts_dasgd_rule(const ts_algorithm_config *c)
 {
@@ -25,6 +30,13 @@ ts_averaging_rule ts_dasgd_rule(const ts_algorithm_config *c)
                                .slow_rate = (float)c->slow_rate};
 }
 
+static double progress_left(const ts_averaging_rule *r)
+{
+    double k = (double)r->period, xi = r->keep, d = (double)r->delay;
+    double m = (double)ts_averaging_in_flight(r);
+    return r->corrected ? 1 : (xi * k + (1 - xi) * (m * k - d)) / (xi * k + (1 - xi) * m * k);
+}
+
 static ts_status dasgd_open(const ts_worker *worker, const ts_algorithm_config *c,
                             ts_algorithm **algorithm_p)
 {
@@ -32,7 +44,18 @@ static ts_status dasgd_open(const ts_worker *worker, const ts_algorithm_config *
     TS_NEED(c->delay >= 1, TS_EUSAGE,
             "dasgd: delay %lld is below 1; an average without delay is --algorithm local",
             (long long)c->delay);
-    return ts_periodic_open(&ts_algorithm_dasgd, worker, &rule, algorithm_p);
+    TS_NEED(rule.corrected || rule.keep > 0 || rule.period < 1 || rule.delay % rule.period != 0,
+            TS_EUSAGE,
+            "dasgd: with mix 0 a delay of whole periods (%lld, period %lld) would lose all "
+            "progress: raise --mix, or take --merge corrected",
+            (long long)c->delay, (long long)c->period);
+    TS_TRY(ts_periodic_open(&ts_algorithm_dasgd, worker, &rule, algorithm_p));
+    double left = progress_left(&rule);
+    if (left < LITTLE && worker->size > 1 && !worker->rank)
+        ts_warn("dasgd: with period %lld, delay %lld and mix %g merges leave %.0f %% of the "
+                "progress: lower --delay, raise --mix, or take --merge corrected, which leaves all",
+                (long long)c->period, (long long)c->delay, c->mix, 100 * left);
+    return TS_OK;
 }
 
 const ts_algorithm_ops ts_algorithm_dasgd = {

@@ -50,15 +50,17 @@ static bool is_slow(const ts_exchange *x)
     return ts_exchange_is_slow(x->merge.slow_momentum, x->merge.slow_rate);
 }
 
-static ts_status choose_feedback(ts_exchange *x)
+/* Where it is not possible, elements that are left out (`sparse`) would be lost for good. */
+static ts_status choose_feedback(ts_exchange *x, bool sparse)
 {
     const ts_compression *c = &x->worker.compression;
     bool possible = !is_slow(x) || x->merge.keep == 0;
+    bool asked = c->feedback && !strcmp(c->feedback, "yes");
     x->feedback = x->ops->corrects_momentum || ts_compression_feedback(c, x->ops);
-    TS_NEED(!x->feedback || possible || !c->feedback || strcmp(c->feedback, "yes") != 0, TS_EUSAGE,
+    TS_NEED(!x->feedback || possible || !(asked || sparse), TS_EUSAGE,
             "error feedback does not go with momentum of the average where a merge keeps a part of "
-            "the model (here %g): --error-feedback no, or --mix 0 for dasgd, --pull 1 for "
-            "overlap-local",
+            "the model (here %g): --error-feedback no, or --slow-momentum 0 or --merge corrected "
+            "--mix 0 for dasgd, --anchor-momentum 0 for overlap-local",
             (double)x->merge.keep);
     if (!possible) x->feedback = false;
     return TS_OK;
@@ -83,7 +85,7 @@ static ts_status open_compression(ts_exchange *x)
             "--algorithm ssgd, or --compress topk",
             x->ops->name);
     TS_TRY(ts_wire_open(w, x->ops, x->slices, x->n_slices, &x->wire));
-    TS_TRY(choose_feedback(x));
+    TS_TRY(choose_feedback(x, format.entry > 0));
     return alloc_vectors(x, format.entry > 0);
 }
 
@@ -231,9 +233,10 @@ int ts_exchange_state(ts_exchange *x, ts_part *parts, int n, int max)
 {
     size_t bytes = x->worker.flat->n * sizeof(float);
     int m = x->merge.in_flight;
-    if (x->ops)
-        n = ts_part_add(parts, n, max,
-                        (ts_part){"exchange", TS_PART_HOST, &x->calls, sizeof x->calls});
+    ts_part calls = {"exchange", TS_PART_HOST, &x->calls, sizeof x->calls};
+    if (x->ops && x->ops->corrects_momentum) /* the stages of its density are told by them */
+        snprintf(calls.name, sizeof calls.name, "exchange.slices%d", x->n_slices);
+    if (x->ops) n = ts_part_add(parts, n, max, calls);
     if (x->feedback) n = add_all(parts, n, max, "residual", x->residual, m, bytes);
     n = add_all(parts, n, max, "owed", x->owed, 1, bytes);
     n = add_all(parts, n, max, "owed-then", x->owed_then, m, bytes);

@@ -9,8 +9,8 @@
  * The mean is linear, so one v, of the mean of the x, moves z as those of all ranks: z is the outer
  * model of slow momentum (exchange.h) with u = -v / lr.
  * The first anchor is the common model. In the long run a pull leaves (1 - alpha) / (1 - alpha
- * beta) of the progress: a learning rate tuned for S-SGD is that much too small. Drain pulls once
- * more. */
+ * beta) of the progress: a learning rate tuned for S-SGD is that much too small, and with alpha = 1
+ * nothing would ever be learnt. Drain pulls once more. */
 #include "runtime/algorithms/periodic.h"
 
 static ts_status overlap_local_open(const ts_worker *worker, const ts_algorithm_config *c,
@@ -22,8 +22,9 @@ static ts_status overlap_local_open(const ts_worker *worker, const ts_algorithm_
                                     .keep = (float)(1 - c->pull),
                                     .slow_momentum = (float)c->anchor_momentum,
                                     .slow_rate = 1};
-    TS_NEED(c->pull > 0 && c->pull <= 1, TS_EUSAGE,
-            "overlap-local: pull %g is not above 0 and at most 1", c->pull);
+    TS_NEED(c->pull > 0 && c->pull < 1, TS_EUSAGE,
+            "overlap-local: pull %g is not above 0 and below 1, where all progress would be lost",
+            c->pull);
     TS_NEED(c->anchor_momentum >= 0 && c->anchor_momentum < 1, TS_EUSAGE,
             "overlap-local: anchor-momentum %g is not within 0 and 1", c->anchor_momentum);
     return ts_periodic_open(&ts_algorithm_overlap_local, worker, &rule, algorithm_p);

@@ -59,7 +59,8 @@ ts_status ts_pipeline_before_update(ts_algorithm *algorithm, int64_t step)
 {
     ts_pipeline *p = (ts_pipeline *)algorithm;
     if (algorithm->worker.size == 1) return TS_OK;
-    if (step < p->synchronous) TS_TRY(start(p));
+    /* a resumed run with more synchronous steps takes first what is under way */
+    if (step < p->synchronous && !p->in_flight) TS_TRY(start(p));
     return take(p);
 }
 

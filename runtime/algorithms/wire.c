@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/base/log.h"
+
 enum {
     WEIGHT_BYTES = 16, /* behind an encoding, where ranks have weights */
     WARM_STAGES = 5,   /* of the density, before its own */
@@ -105,12 +107,30 @@ static ts_status choose_way(ts_wire *wire)
     TS_NEED(!asked || ops->unbiased, TS_EUSAGE,
             "--exchange scatter is for qsgd and terngrad, not %s", ops->name);
     TS_NEED(!asked || !w->weight, TS_EUSAGE,
-            "--exchange scatter is for ranks of equal weight: with --shares take gather");
+            "--exchange scatter is for ranks of equal weight: with --shares or --rebalance yes take "
+            "gather");
     if (ops->reduces == TS_REDUCES_F32 || (bf16 && !w->weight))
         wire->way = REDUCED;
     else
         wire->way = asked || automatic ? SCATTERED : GATHERED;
     return TS_OK;
+}
+
+/* Gathered encodings may be more than the sums of fp32. */
+static void warn_of_more(const ts_wire *wire)
+{
+    const ts_worker *w = &wire->worker;
+    double sent = 0, plain = 0, n = w->size;
+    for (int i = 0; i < wire->n_slices; i++) {
+        sent +=
+            (n - 1) * (double)ts_compressor_bytes(wire->compressors[(i + 1) * wire->n_stages - 1]);
+        plain += 2 * (n - 1) / n * (double)(wire->slices[i].n * sizeof(float));
+    }
+    if (wire->way == GATHERED && sent > plain && !w->rank)
+        ts_warn("%s: %d ranks send all their encodings to each other, %.2g times what fp32 sends: "
+                "take --compress none, or fewer bits%s",
+                wire->ops->name, w->size, sent / plain,
+                wire->ops->unbiased && !w->weight ? ", or --exchange scatter" : "");
 }
 
 static ts_status open_all(ts_wire *wire)
@@ -140,6 +160,7 @@ static ts_status open_all(ts_wire *wire)
     if (!status) status = open_own(wire, pieces);
     free(pieces);
     TS_TRY(status);
+    warn_of_more(wire);
     return ts_worker_zeros(w, all_bytes(wire, bytes) / sizeof(float), &wire->encodings);
 }
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +108,8 @@ typedef struct packer {
     size_t n, room;
     uint64_t at;
     double sum[3], squares[3], pixels;
-    ts_jpeg *jpegs[GROUP];
+    ts_jpeg **jpegs; /* of each thread */
+    int threads;
     picture pictures[GROUP];
     names classes;
     int64_t told_ns; /* how far it is */
@@ -180,11 +182,11 @@ static ts_status pack_group(packer *k, const char *folder, char **files, size_t 
     ts_status status = TS_OK;
     for (size_t i = 0; i < n; i++)
         TS_TRY(ts_file_join(paths[i], sizeof paths[i], folder, files[i]));
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(k->threads)
     for (size_t i = 0; i < n; i++) {
         picture *p = &k->pictures[i];
         p->bytes = NULL;
-        p->status = read_picture(k->jpegs[i], paths[i], p);
+        p->status = read_picture(k->jpegs[omp_get_thread_num()], paths[i], p);
         if (p->status) snprintf(p->trail, sizeof p->trail, "%s", ts_trail());
         ts_trail_clear();
     }
@@ -310,7 +312,10 @@ static ts_status pack_all(packer *k, const char *folder)
 
 static ts_status open_file(packer *k, const char *out)
 {
-    for (int i = 0; i < GROUP; i++) TS_TRY(ts_jpeg_open(&k->jpegs[i]));
+    k->threads = omp_get_max_threads();
+    k->jpegs = calloc((size_t)k->threads, sizeof *k->jpegs);
+    TS_NEED(k->jpegs, TS_ENOMEM, "no memory for %d decoders", k->threads);
+    for (int i = 0; i < k->threads; i++) TS_TRY(ts_jpeg_open(&k->jpegs[i]));
     int n = snprintf(k->partial, sizeof k->partial, "%s.partial", out);
     TS_NEED((size_t)n < sizeof k->partial, TS_EUSAGE, "the path %s is too long", out);
     k->file = fopen(k->partial, "wb");
@@ -334,7 +339,8 @@ ts_status ts_records_pack(const char *folder, const char *out, bool skip_bad,
     if (!status && rename(k->partial, out))
         status = TS_ERROR(TS_EIO, "cannot rename %s to %s: %s", k->partial, out, strerror(errno));
     if (status && k->file) unlink(k->partial);
-    for (int i = 0; i < GROUP; i++) ts_jpeg_close(k->jpegs[i]);
+    for (int i = 0; k->jpegs && i < k->threads; i++) ts_jpeg_close(k->jpegs[i]);
+    free(k->jpegs);
     names_free(&k->classes);
     free(k->entries);
     free(k);

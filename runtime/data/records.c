@@ -32,7 +32,7 @@ static ts_status read_at(const ts_records *r, void *to, size_t bytes, uint64_t a
     while (done < bytes) {
         ssize_t n = pread(r->file, (char *)to + done, bytes - done, (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
-        TS_NEED(n >= 0, TS_EDATA, "cannot read %s of %s: %s", what, r->path, strerror(errno));
+        TS_NEED(n >= 0, TS_EIO, "cannot read %s of %s: %s", what, r->path, strerror(errno));
         TS_NEED(n > 0, TS_EDATA, "%s ends within %s: it was cut off; pack it again", r->path, what);
         done += (size_t)n;
     }

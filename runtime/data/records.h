@@ -47,7 +47,8 @@ typedef struct ts_records_view {
     double least;   /* of training pictures: the least share of the area that a crop takes */
 } ts_records_view;
 
-/* TS_EDATA when it is no records file, of another version, cut off or damaged. */
+/* TS_EDATA when it is no records file, of another version, cut off or damaged; TS_EIO when the disk
+ * fails, which another try may mend. */
 ts_status ts_records_open(const char *path, const ts_records_view *view, ts_records **records_p);
 void ts_records_close(ts_records *records);
 const ts_records_header *ts_records_get_header(const ts_records *records);
@@ -60,7 +61,7 @@ typedef struct ts_reader ts_reader;
 ts_status ts_reader_open(const ts_records *records, ts_reader **reader_p);
 void ts_reader_close(ts_reader *reader);
 /* Read picture `entry` (of train + test), decode it at the smallest size that serves all boxes, and
- * make planes[n][3][S][S] of them. TS_EDATA names file and picture. */
+ * make planes[n][3][S][S] of them. TS_EDATA names file and picture; TS_EIO as above. */
 ts_status ts_reader_read(ts_reader *reader, int64_t entry, const ts_box *boxes, int n,
                          uint8_t *planes);
 

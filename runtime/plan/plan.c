@@ -10,7 +10,6 @@
 #include "runtime/base/random.h"
 
 enum { FLIGHTS = 1024, WARM_ROUNDS = 2, SEARCH_WORK = 1 << 18 /* steps of all ranks in a try */ };
-enum { IN_FLIGHT = 16 }; /* averages that dasgd.c allows under way at once */
 
 /* ---- one all-reduce ---- */
 
@@ -280,9 +279,7 @@ ts_status ts_plan_period(const ts_plan_cluster *c, const char *algorithm, int64_
                          double share, int64_t least, int64_t most, int64_t *period_p)
 {
     /* low exposes (or cannot be), high hides */
-    int64_t low = delay > 0 ? (delay + IN_FLIGHT - 1) / IN_FLIGHT - 1 : 0;
-    if (low < least - 1) low = least - 1;
-    int64_t high = low + 1;
+    int64_t low = least - 1, high = least;
     double x = 0;
     *period_p = 0;
     for (;;) {

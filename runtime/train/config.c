@@ -26,7 +26,8 @@ static const ts_option data_rows[] = {
      "pictures in a rank's local step; with --shares the mean over ranks"},
     {"shares", TS_OPTION_TEXT, AT(shares), "equal", NULL, 0, 0,
      "how a step's pictures are divided among ranks: equal; measured: by the speeds that they show "
-     "at the start; or relative speeds, one for each rank, such as 2,1; averages weigh alike"},
+     "at the start; or relative speeds, one for each rank, such as 2,1; averages are weighted by "
+     "them"},
     {"rebalance", TS_OPTION_CHOICE, AT(rebalance), "auto", "auto|yes|no", 0, 0,
      "divide anew after an epoch in which a rank's steps took 15 % longer than the mean; auto: "
      "with --shares measured"},

@@ -72,7 +72,7 @@ ts_status ts_input_open(ts_trainer *t, ts_input **input_p)
     in->batch = t->shard.batch;
     in->from = t->step;
     in->base = in->first = control.epoch * t->shard.n + control.position;
-    in->moves = t->step > 0; /* the checkpoint's last step has used that batch */
+    in->moves = t->step > 0; /* a checkpoint of an automatic echo stands at the batch it has used */
     ts_status status = in->loader ? ts_loader_start(in->loader, in->first) : TS_OK;
     if (status) {
         ts_input_close(in);

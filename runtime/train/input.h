@@ -16,8 +16,8 @@ ts_feed_options ts_input_reading(const ts_config *config, const ts_world *world)
 /* trainer->feed <- a new one for trainer->shard as it is now, in place of one that is closed; NULL
  * where samples are never late. Nothing that reads the training set is queued. */
 ts_status ts_input_feed(ts_trainer *trainer);
-/* Begin to read where the control block stands; *input_p is NULL for a trainer without a feed,
- * for which nothing is ever late. Blocks. */
+/* Begin to read where the control block stands; *input_p is NULL where nothing is ever late: neither
+ * samples nor, with an automatic echo, averages. Blocks. */
 ts_status ts_input_open(ts_trainer *trainer, ts_input **input_p);
 void ts_input_close(ts_input *input);
 /* Between the begin of local step trainer->step and its batch. Waits only for what is not read. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "runtime/base/log.h"
 #include "runtime/train/input.h"
@@ -78,16 +79,29 @@ static ts_status check_settings(const ts_trainer *t)
                                    rank, (int)strcspn(own.text + at, "\n"), own.text + at));
 }
 
+static uint64_t checksum(uint64_t crc, const ts_split *s)
+{
+    const Bytef *labels = (const Bytef *)(const void *)s->host_labels;
+    return crc32_z((uLong)crc, labels, (size_t)s->n * sizeof *s->host_labels);
+}
+
 /* What follows from files, and from options that each rank may have its own of. */
 static ts_status check_fit(ts_trainer *t)
 {
+    const ts_dataset *d = t->dataset;
     struct {
-        uint64_t signature;
-        int64_t total, share;
+        uint64_t signature, labels;
+        int64_t total, train, test;
         ts_echo echo;
-    } shape = {ts_model_signature(t->model), t->total, t->per_epoch, ts_input_echo(t)};
+    } shape = {ts_model_signature(t->model),
+               checksum(checksum(0, &d->train), &d->test),
+               t->total,
+               d->train.n,
+               d->test.n,
+               ts_input_echo(t)};
     TS_TRY(ts_world_same(t->world,
-                         "the model's layout, the number of steps, share of the data or echo",
+                         "the model's layout, the number of steps, the samples and their labels, "
+                         "or echo",
                          &shape, sizeof shape));
     return ts_world_same(t->world, "the division by shares", t->shares.batches,
                          (size_t)t->world->size * sizeof *t->shares.batches);
