@@ -31,7 +31,6 @@ job() { # job RUN [--option value ...]
 of() { sed -n "s/^$2 = //p" "$1/config"; }
 expect 0 'saved|done' job run1 --epochs 2
 is "epochs between checkpoints" "$(of run1 checkpoint-every)" 1
-is "loader threads of a rank that is bound" "$(of run1 loader-threads)" 3
 expect 0 'done' job run2 --epochs 2 --checkpoint-every 0.5 --loader-threads 2
 is "epochs between checkpoints, as an option" "$(of run2 checkpoint-every)" 0.5
 is "loader threads, as an option" "$(of run2 loader-threads)" 2

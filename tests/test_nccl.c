@@ -88,7 +88,7 @@ static const ts_world_ops world_ops = {
     .name = "two", .broadcast = broadcast, .all_gather = all_gather, .probe = probe};
 static char hosts[2][TS_HOST_NAME_MAX] = {"here", "there"};
 static ts_world world = {
-    .ops = &world_ops, .size = 2, .local_size = 1, .host = "here", .hosts = hosts};
+    .ops = &world_ops, .size = 2, .host = "here", .hosts = hosts};
 
 /* ---- the tests ---- */
 

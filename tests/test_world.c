@@ -1,4 +1,5 @@
 /* test_world.c - the worlds' own calls: small blocking ones, agreement, and who is alive. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +16,21 @@
 #include "runtime/comm/rendezvous.h"
 
 static ts_world *world;
+static int cores;
+
+/* Ranks of odd and of even number on a core each, where there are two. */
+static void bind_to_core(void)
+{
+    const char *by_mpi = getenv("OMPI_COMM_WORLD_RANK"), *by_tcp = getenv("TWINSTREAM_RANK");
+    int rank = by_mpi ? atoi(by_mpi) : by_tcp ? atoi(by_tcp) : 0, core = 0, found = 0;
+    cpu_set_t usable, one;
+    assert_int_equal(sched_getaffinity(0, sizeof usable, &usable), 0);
+    cores = CPU_COUNT(&usable);
+    while (!CPU_ISSET(core, &usable) || (cores > 1 && found++ < rank % 2)) core++;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+}
 
 static void test_identity(void **state)
 {
@@ -25,7 +41,8 @@ static void test_identity(void **state)
     assert_string_equal(world->ops->name, by_mpi ? "mpi" : "tcp");
     for (int r = 0; r < world->size; r++) assert_string_equal(world->hosts[r], world->host);
     assert_int_equal(world->size, atoi(size));
-    assert_int_equal(world->local_size, world->size);
+    int same = cores > 1 ? (world->size + 1 - world->rank % 2) / 2 : world->size;
+    assert_int_equal(world->sharers, same);
     assert_int_equal(world->local_rank, world->rank);
     assert_true(strlen(world->host) > 0);
 }
@@ -213,6 +230,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_slurm_hosts),
     };
+    bind_to_core();
     ts_status status = ts_world_open("auto", &world);
     if (status != TS_OK) {
         ts_log_failure(status);

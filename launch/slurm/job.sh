@@ -64,10 +64,9 @@ job_start() { # RANKS COMMAND ...
     case $TWINSTREAM_START in
     pmix | tcp)
         local mpi=pmix
-        # each rank on cores of its own, where SLURM's plug-ins can bind: not a host's, which ranks divide
+        # each rank on cores of its own, where SLURM's plug-ins can bind
         if scontrol show config | grep -q '^TaskPlugin.*\(affinity\|cgroup\)'; then
             bind=(--cpu-bind=cores)
-            export TWINSTREAM_LOADER_THREADS=${TWINSTREAM_LOADER_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
         fi
         if [ "$TWINSTREAM_START" = tcp ]; then
             mpi=none

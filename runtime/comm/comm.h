@@ -14,7 +14,8 @@ enum { TS_HOST_NAME_MAX = 64 };
 typedef struct ts_world_ops ts_world_ops;
 typedef struct ts_world {
     const ts_world_ops *ops;
-    int rank, size, local_rank, local_size; /* local: among the ranks of this host */
+    int rank, size, local_rank; /* local: among the ranks of this host */
+    int sharers; /* ranks of this host that may run on some core that this one may; 1: it alone */
     char host[TS_HOST_NAME_MAX];
     char (*hosts)[TS_HOST_NAME_MAX]; /* [size] */
     bool agreed; /* every rank knows of the failure that ends the run: nobody need be aborted */

@@ -1,4 +1,5 @@
 /* world.c - worlds and communicators by name, and what every world can do with its own calls. */
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,13 +23,30 @@ static ts_status unknown(const char *what, const char *name, const char *known)
                     nearest ? "\"?" : "", known);
 }
 
+/* Launchers bind ranks to cores of their own, or to some that several share, or not at all. */
+static ts_status count_sharers(ts_world *w)
+{
+    cpu_set_t own, *all = calloc((size_t)w->size, sizeof *all);
+    TS_TRY(ts_world_agree(w, all ? TS_OK : TS_ERROR(TS_ENOMEM, "no memory for %d ranks", w->size)));
+    CPU_ZERO(&own);
+    if (sched_getaffinity(0, sizeof own, &own)) CPU_ZERO(&own);
+    ts_status status = w->ops->all_gather(w, &own, all, sizeof own);
+    w->sharers = 1;
+    for (int r = 0; r < w->size && !status; r++) {
+        CPU_AND(&all[r], &all[r], &own);
+        w->sharers += r != w->rank && CPU_COUNT(&all[r]) > 0 && !strcmp(w->hosts[r], w->host);
+    }
+    free(all);
+    return status;
+}
+
 ts_status ts_world_open(const char *name, ts_world **world_p)
 {
     bool automatic = strcmp(name, "auto") == 0;
     for (const ts_world_ops *const *ops = worlds; *ops; ops++) {
         if (automatic ? (*ops)->present() : strcmp(name, (*ops)->name) == 0) {
             TS_TRY((*ops)->open(world_p));
-            return TS_OK;
+            return count_sharers(*world_p);
         }
     }
     return unknown("world", name, "auto|mpi|tcp|self");

@@ -255,7 +255,6 @@ static ts_status join(mpi_world *world)
     MPI_Comm local;
     TS_MPI_TRY(MPI_Comm_split_type(world->calls, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local));
     TS_MPI_TRY(MPI_Comm_rank(local, &base->local_rank));
-    TS_MPI_TRY(MPI_Comm_size(local, &base->local_size));
     TS_MPI_TRY(MPI_Comm_free(&local));
 
     size_t size = (size_t)base->size;

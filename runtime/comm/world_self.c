@@ -17,7 +17,7 @@ static ts_status self_open(ts_world **world_p)
     ts_world *world = calloc(1, sizeof *world);
     TS_NEED(world, TS_ENOMEM, "no memory for a world of one rank");
     world->ops = &ts_world_self;
-    world->size = world->local_size = 1;
+    world->size = 1;
     gethostname(world->host, sizeof world->host - 1);
     world->hosts = &world->host;
     ts_log_set_rank(0, 1, world->host);

@@ -330,9 +330,7 @@ static ts_status join(tcp_world *w, const ts_rendezvous *place)
             setsockopt(w->sockets[i], IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     for (int r = 0; r < size; r++) {
         memcpy(base->hosts[r], w->all[r].host, TS_HOST_NAME_MAX);
-        bool here = !strcmp(base->hosts[r], base->host);
-        base->local_rank += here && r < base->rank;
-        base->local_size += here;
+        base->local_rank += r < base->rank && !strcmp(base->hosts[r], base->host);
     }
     ts_log_set_rank(base->rank, size, base->host);
     return TS_OK;

@@ -13,7 +13,7 @@
 typedef struct ts_feed ts_feed;
 
 typedef struct ts_feed_options {
-    int threads; /* that read; 0: the cores this process may use, shared by `ranks` of this host */
+    int threads; /* that read; 0: the cores this process may use, shared by `ranks` */
     int ranks;
     int prefetch; /* batches read ahead, in pinned memory and on the device each */
     double rate;  /* samples/s at most; 0: as fast as it goes */

@@ -48,7 +48,7 @@ static const ts_option data_rows[] = {
     {"prefetch", TS_OPTION_INT, AT(prefetch), "4", NULL, 1, 1024,
      "batches read ahead, in pinned memory and on the device each: records, input-rate"},
     {"loader-threads", TS_OPTION_INT, AT(loader_threads), "auto", "auto", 1, 1024,
-     "threads of a rank that read records; auto: its share of the host's cores"},
+     "threads of a rank that read records; auto: its share of the cores that it may use"},
     {"input-rate", TS_OPTION_REAL, AT(input_rate), "0", NULL, 0, 1e12,
      "fresh training samples/s of a rank at most, for studies of slow inputs; 0: as they come"},
     {0}};

@@ -42,7 +42,7 @@ ts_echo ts_input_echo(const ts_trainer *t)
 ts_feed_options ts_input_reading(const ts_config *c, const ts_world *world)
 {
     return (ts_feed_options){.threads = (int)c->loader_threads,
-                             .ranks = world->local_size,
+                             .ranks = world->sharers,
                              .prefetch = (int)c->prefetch,
                              .rate = c->input_rate};
 }
