@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/file.h"
@@ -34,10 +33,9 @@ static void usage(const ts_option_set *options)
 static ts_status pack(const char *folder, const char *to)
 {
     char out[1024];
-    struct stat info;
     ts_pack_result r;
     int64_t start = ts_clock_ns();
-    if (!stat(to, &info) && S_ISDIR(info.st_mode))
+    if (ts_file_is_folder(to))
         TS_TRY(ts_file_join(out, sizeof out, to, TS_RECORDS_NAME));
     else
         snprintf(out, sizeof out, "%s", to);

@@ -164,7 +164,7 @@ static void test_batch_is_what_it_says(void **state)
                 OK(ts_data_train_batch(d, &shard, &a, &control, &b, stream));
                 OK(ts_stream_sync(stream));
                 for (int n = 0; n < 4; n++) {
-                    int64_t s = ts_sample_at(9, 3, 8 + n, TRAIN, 1, 4, 8, 4, 0, a.shuffle);
+                    int64_t s = ts_sample_at(&shard, 9, 3, 8 + n, a.shuffle);
                     if (!mode) assert_int_equal(s, 2 * 8 + 4 + n);
                     assert_int_equal(b.labels[n], s % 10);
                     ts_augmentation g = ts_augmentation_of(9, 3, s, 0, a.crop, a.flip);
@@ -199,28 +199,35 @@ static void test_augmentation_varies(void **state)
     for (int i = 0; i < 9; i++) assert_true(moves[i] > 60 && moves[i] < 140);
 }
 
+/* Of `pool` samples in one order: of each `global` in a row this rank has `batch`, from `first` on.
+ */
+static ts_shard turns(int64_t pool, int rank, int64_t first, int64_t global, int batch)
+{
+    return (ts_shard){.pool = pool, .rank = rank, .first = first, .global = global, .batch = batch};
+}
+
 /* The samples of one global batch are the same whatever the number of ranks. */
 static void test_shards_share_one_order(void **state)
 {
     (void)state;
+    const ts_shard one = turns(TRAIN, 0, 0, 8, 8);
     for (int epoch = 0; epoch < 2; epoch++) {
         int seen[TRAIN] = {0};
         for (int size = 1; size <= 4; size *= 2)
-            for (int rank = 0; rank < size; rank++)
-                for (int i = 0; i < TRAIN / size; i++)
-                    seen[ts_sample_at(5, epoch, i, TRAIN, rank, rank * 8 / size, 8, 8 / size, 0,
-                                      1)]++;
+            for (int rank = 0; rank < size; rank++) {
+                const ts_shard s = turns(TRAIN, rank, rank * 8 / size, 8, 8 / size);
+                for (int i = 0; i < TRAIN / size; i++) seen[ts_sample_at(&s, 5, epoch, i, 1)]++;
+            }
         for (int i = 0; i < TRAIN; i++) assert_int_equal(seen[i], 3);
         for (int n = 0; n < 8; n++) {
-            int64_t alone = ts_sample_at(5, epoch, 8 + n, TRAIN, 0, 0, 8, 8, 0, 1);
-            int64_t shared = ts_sample_at(5, epoch, 4 + n % 4, TRAIN, n / 4, n / 4 * 4, 8, 4, 0, 1);
-            assert_int_equal(alone, shared);
+            const ts_shard half = turns(TRAIN, n / 4, n / 4 * 4, 8, 4);
+            assert_int_equal(ts_sample_at(&one, 5, epoch, 8 + n, 1),
+                             ts_sample_at(&half, 5, epoch, 4 + n % 4, 1));
         }
     }
     int same = 0;
     for (int i = 0; i < TRAIN; i++)
-        same += ts_sample_at(5, 0, i, TRAIN, 0, 0, 8, 8, 0, 1) ==
-                ts_sample_at(5, 1, i, TRAIN, 0, 0, 8, 8, 0, 1);
+        same += ts_sample_at(&one, 5, 0, i, 1) == ts_sample_at(&one, 5, 1, i, 1);
     assert_true(same < TRAIN / 2); /* epochs differ */
 }
 
@@ -270,8 +277,7 @@ static void test_unequal_shards(void **state)
             assert_true(s.first == first && s.global == 8);
             assert_int_equal(s.pool, i ? 1003 * batches[rank] / 8 : 1003);
             for (int64_t at = 0; at < (i ? s.pool : s.n); at++) {
-                int64_t n =
-                    ts_sample_at(7, 2, at, s.pool, rank, s.first, s.global, s.batch, i > 0, 1);
+                int64_t n = ts_sample_at(&s, 7, 2, at, 1);
                 seen[i ? s.samples[n] : n]++;
                 sum++;
             }
@@ -281,9 +287,10 @@ static void test_unequal_shards(void **state)
         assert_true(sum <= 1003 && sum >= 1000);
     }
     /* what one rank has is a stretch of the global batch */
+    const ts_shard part = turns(1003, 1, 5, 8, 2), all = turns(1003, 0, 0, 8, 8);
     for (int n = 0; n < 2; n++)
-        assert_int_equal(ts_sample_at(7, 2, 6 + n, 1003, 1, 5, 8, 2, 0, 1),
-                         ts_sample_at(7, 2, 3 * 8 + 5 + n, 1003, 0, 0, 8, 8, 0, 1));
+        assert_int_equal(ts_sample_at(&part, 7, 2, 6 + n, 1),
+                         ts_sample_at(&all, 7, 2, 3 * 8 + 5 + n, 1));
     ts_dataset_close(d);
 }
 

@@ -464,8 +464,7 @@ static void check_train_batch(const rig *r, ts_reader *reader, int64_t step)
     uint8_t planes[PICTURE];
     for (int n = 0; n < BATCH; n++) {
         int64_t fresh = ts_echo_first(e, step, BATCH) + n, epoch = fresh / s->n;
-        int64_t sample = ts_sample_at(seed, epoch, fresh % s->n, s->pool, s->rank, s->first,
-                                      s->global, BATCH, s->samples != NULL, true);
+        int64_t sample = ts_sample_at(s, seed, epoch, fresh % s->n, true);
         if (s->samples) sample = s->samples[sample];
         int copy = ts_echo_copy(e, step, BATCH, n, 0), number = number_of((int)sample);
         ts_box box = r->augment.crop ? ts_box_random(seed, epoch, sample, copy, width_of(number),

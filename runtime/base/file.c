@@ -25,8 +25,7 @@ ts_status ts_file_make_folder(const char *path)
             return TS_ERROR(TS_EIO, "cannot make the folder %s: %s", part, strerror(errno));
         part[i] = end;
     }
-    struct stat info;
-    TS_NEED(!stat(path, &info) && S_ISDIR(info.st_mode), TS_EIO, "%s is not a folder", path);
+    TS_NEED(ts_file_is_folder(path), TS_EIO, "%s is not a folder", path);
     return TS_OK;
 }
 
@@ -60,6 +59,12 @@ ts_status ts_file_sync(const char *path)
 bool ts_file_exists(const char *path)
 {
     return access(path, F_OK) == 0;
+}
+
+bool ts_file_is_folder(const char *path)
+{
+    struct stat info;
+    return !stat(path, &info) && S_ISDIR(info.st_mode);
 }
 
 ts_status ts_file_read(const char *path, void **bytes_p, size_t *n_p)

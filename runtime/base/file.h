@@ -11,6 +11,7 @@ ts_status ts_file_remove_folder(const char *path);
 /* Sync a file or folder to disk. */
 ts_status ts_file_sync(const char *path);
 bool ts_file_exists(const char *path);
+bool ts_file_is_folder(const char *path);
 /* The whole file; release with free(). A missing or unreadable one is TS_EDATA. */
 ts_status ts_file_read(const char *path, void **bytes_p, size_t *n_p);
 /* "a/b" into buffer; TS_EUSAGE when it does not fit. */

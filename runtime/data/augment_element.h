@@ -3,18 +3,19 @@
 #ifndef TS_DATA_AUGMENT_ELEMENT_H
 #define TS_DATA_AUGMENT_ELEMENT_H
 
-#include "runtime/base/random.h"
+#include "runtime/data/data.h"
 
 /* The sample at a rank's `position` of an epoch. All ranks share one order of the pool and take
- * turns in it: of each `global` samples in a row this rank has `batch`, from `first` on. Or (own:
- * the rank has samples of its own) each has its own order. */
-TS_HD int64_t ts_sample_at(uint64_t seed, int64_t epoch, int64_t position, int64_t pool, int rank,
-                           int64_t first, int64_t global, int batch, int own, int shuffle)
+ * turns in it: of each `global` samples in a row this rank has `batch`, from `first` on. Or, where
+ * the rank has samples of its own, each has its own order, and this is a place among them. */
+TS_HD int64_t ts_sample_at(const ts_shard *s, uint64_t seed, int64_t epoch, int64_t position,
+                           int shuffle)
 {
-    int64_t i = own ? position : position / batch * global + first + position % batch;
+    int own = s->samples != NULL, batch = s->batch;
+    int64_t i = own ? position : position / batch * s->global + s->first + position % batch;
     if (!shuffle) return i;
-    uint64_t stream = (uint64_t)epoch << 20 | (own ? (uint64_t)rank + 1 : 0);
-    return (int64_t)ts_random_permute(seed, stream, (uint64_t)pool, (uint64_t)i);
+    uint64_t stream = (uint64_t)epoch << 20 | (own ? (uint64_t)s->rank + 1 : 0);
+    return (int64_t)ts_random_permute(seed, stream, (uint64_t)s->pool, (uint64_t)i);
 }
 
 typedef struct ts_augmentation {

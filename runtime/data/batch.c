@@ -113,12 +113,7 @@ ts_status ts_data_train_batch(const ts_dataset *dataset, const ts_shard *shard,
                       .batch = *batch,
                       .control = control,
                       .augment = *augment,
-                      .share = shard->n,
-                      .pool = shard->pool,
-                      .samples = shard->samples,
-                      .rank = shard->rank,
-                      .turn = shard->first,
-                      .global = shard->global};
+                      .shard = *shard};
     if (j.split.ring) j.augment.crop = 0;
     return launch(dataset, &j, stream);
 }

@@ -15,10 +15,7 @@ typedef struct ts_batch_job {
     const ts_control *control; /* training; NULL: the test split from `first` on */
     int64_t first, item;       /* of the test split; of its ring */
     ts_augment augment;
-    int64_t share, pool; /* a shard's n and pool */
-    const int32_t *samples;
-    int rank;
-    int64_t turn, global; /* a shard's first and global */
+    ts_shard shard;
 } ts_batch_job;
 
 /* A picture of the batch. */
@@ -35,17 +32,16 @@ TS_HD ts_batch_picture ts_batch_find(const ts_batch_job *j, int n)
     int copy = 0;
     if (j->control) {
         const ts_control *c = j->control;
-        const int batch = j->batch.shape.n;
+        const ts_shard *s = &j->shard;
         int64_t epoch = c->epoch, position = c->position + n;
-        if (position >= j->share) {
-            position -= j->share;
+        if (position >= s->n) {
+            position -= s->n;
             epoch++;
         }
-        item = epoch * j->share + position;
-        p.sample = ts_sample_at(c->seed, epoch, position, j->pool, j->rank, j->turn, j->global,
-                                batch, j->samples != NULL, j->augment.shuffle);
-        if (j->samples) p.sample = j->samples[p.sample];
-        copy = ts_echo_copy(&j->augment.echo, c->step, batch, n, c->repeats);
+        item = epoch * s->n + position;
+        p.sample = ts_sample_at(s, c->seed, epoch, position, j->augment.shuffle);
+        if (s->samples) p.sample = s->samples[p.sample];
+        copy = ts_echo_copy(&j->augment.echo, c->step, s->batch, n, c->repeats);
         p.augmentation =
             ts_augmentation_of(c->seed, epoch, p.sample, copy, j->augment.crop, j->augment.flip);
     }

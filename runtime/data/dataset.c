@@ -39,6 +39,13 @@ static ts_status upload(ts_dataset *d, ts_stream *stream, ts_pictures *p, ts_spl
                         (void **)&split->labels);
 }
 
+void ts_dataset_moments(double sum, double squares, double n, float *mean_p, float *std_p)
+{
+    double mean = sum / n, variance = squares / n - mean * mean;
+    *mean_p = (float)mean;
+    *std_p = (float)sqrt(variance > 1e-3 ? variance : 1); /* pictures of one colour */
+}
+
 static void measure(ts_dataset *d, const ts_pictures *p)
 {
     size_t plane = (size_t)d->picture.h * (size_t)d->picture.w, channels = (size_t)d->picture.c;
@@ -51,10 +58,8 @@ static void measure(ts_dataset *d, const ts_pictures *p)
                 squares += (uint64_t)at[j] * at[j];
             }
         }
-        double n = (double)p->n * (double)plane, mean = (double)sum / n;
-        double variance = (double)squares / n - mean * mean;
-        d->mean[c] = (float)mean;
-        d->std[c] = (float)sqrt(variance > 1e-3 ? variance : 1); /* pictures of one colour */
+        ts_dataset_moments((double)sum, (double)squares, (double)p->n * (double)plane, &d->mean[c],
+                           &d->std[c]);
     }
 }
 

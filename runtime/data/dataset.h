@@ -6,9 +6,12 @@
 
 typedef struct ts_pictures {
     int64_t n;
-    uint8_t *images; /* [n][c][h][w], malloc */
+    uint8_t *images;  /* [n][c][h][w], malloc */
     uint16_t *labels; /* [n], malloc */
 } ts_pictures;
+
+/* A channel's mean and deviation from the sums of n bytes and of their squares. */
+void ts_dataset_moments(double sum, double squares, double n, float *mean_p, float *std_p);
 
 typedef struct ts_source {
     const char *name; /* "cifar10": what stands before ':' in --data */

@@ -6,10 +6,10 @@
  * them in a row, from F(s) on:
  *     batch               F(s) = floor(s / e) batch     whole batches are repeated
  *     example, augmented  F(s) = ceil(s batch / e)      the window slides by batch / e samples
- * In place of the paper's shuffle buffer a window slides: a sample comes back in e successive steps,
- * never twice in one (but where that spans the end of an epoch), and steps need fresh samples
- * evenly; batches that follow each other share 1 - 1/e of theirs. e need not be whole: a sample (or
- * batch) is used floor(e) or ceil(e) times, e in the mean; which ones is spread evenly
+ * In place of the paper's shuffle buffer a window slides: a sample comes back in e successive
+ * steps, never twice in one (but where that spans the end of an epoch), and steps need fresh
+ * samples evenly; batches that follow each other share 1 - 1/e of theirs. e need not be whole: a
+ * sample (or batch) is used floor(e) or ceil(e) times, e in the mean; which ones is spread evenly
  * instead of drawn. F depends on the step alone, so nothing has to be remembered. */
 #ifndef TS_DATA_ECHO_H
 #define TS_DATA_ECHO_H

@@ -31,8 +31,7 @@ static ts_status make_train(void *context, int thread, int64_t item, uint8_t *by
     const ts_shard *s = &f->shard;
     const ts_records_view *view = ts_records_get_view(f->dataset->records);
     int64_t epoch = item / s->n;
-    int64_t sample = ts_sample_at(f->seed, epoch, item % s->n, s->pool, s->rank, s->first,
-                                  s->global, s->batch, f->samples != NULL, f->augment.shuffle);
+    int64_t sample = ts_sample_at(s, f->seed, epoch, item % s->n, f->augment.shuffle);
     if (f->samples) sample = f->samples[sample];
     const ts_records_entry *e = &ts_records_entries(f->dataset->records)[sample];
     ts_box boxes[COPIES_MAX];

@@ -2,19 +2,18 @@
  * decoded by all cores, a group at a time, and written in order by one. */
 #include <dirent.h>
 #include <errno.h>
-#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
+#include "runtime/data/dataset.h"
 #include "runtime/data/records.h"
 
 enum { GROUP = 64, PATH_BYTES = 2048 };
@@ -54,12 +53,6 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool is_folder(const char *path)
-{
-    struct stat info;
-    return !stat(path, &info) && S_ISDIR(info.st_mode);
-}
-
 static bool is_jpeg(const char *name)
 {
     const char *dot = strrchr(name, '.');
@@ -77,7 +70,7 @@ static ts_status list(const char *path, bool folders, names *found, int64_t *oth
         if (*e->d_name == '.') continue;
         status = ts_file_join(inner, sizeof inner, path, e->d_name);
         if (status) break;
-        bool folder = is_folder(inner);
+        bool folder = ts_file_is_folder(inner);
         if (folder == folders && (folders || is_jpeg(e->d_name)))
             status = names_add(found, e->d_name);
         else
@@ -277,11 +270,8 @@ static ts_status write_end(packer *k)
         TS_TRY(write_bytes(k, line, (size_t)n));
     }
     h->file_bytes = k->at;
-    for (int c = 0; c < 3; c++) {
-        double mean = k->sum[c] / k->pixels, variance = k->squares[c] / k->pixels - mean * mean;
-        h->mean[c] = (float)mean;
-        h->std[c] = (float)sqrt(variance > 1e-3 ? variance : 1); /* pictures of one colour */
-    }
+    for (int c = 0; c < 3; c++)
+        ts_dataset_moments(k->sum[c], k->squares[c], k->pixels, &h->mean[c], &h->std[c]);
     h->crc_header = (uint32_t)crc32(0, (const Bytef *)h, offsetof(ts_records_header, crc_header));
     bool good =
         !fseek(k->file, 0, SEEK_SET) && fwrite(h, sizeof *h, 1, k->file) == 1 && !fflush(k->file);
@@ -296,11 +286,11 @@ static ts_status pack_all(packer *k, const char *folder)
     k->header.version = TS_RECORDS_VERSION;
     TS_TRY(ts_file_join(train, sizeof train, folder, "train"));
     TS_TRY(ts_file_join(test, sizeof test, folder, "val"));
-    if (!is_folder(test)) TS_TRY(ts_file_join(test, sizeof test, folder, "test"));
-    TS_NEED(is_folder(train) && is_folder(test), TS_EDATA,
+    if (!ts_file_is_folder(test)) TS_TRY(ts_file_join(test, sizeof test, folder, "test"));
+    TS_NEED(ts_file_is_folder(train) && ts_file_is_folder(test), TS_EDATA,
             "%s has no folder %s: it needs train/ and val/ (or test/), each with a folder of "
             "pictures for each class",
-            folder, is_folder(train) ? "val" : "train");
+            folder, ts_file_is_folder(train) ? "val" : "train");
     TS_TRY(write_bytes(k, &k->header, sizeof k->header));
     TS_TRY(pack_split(k, train, true, &k->result->train));
     TS_TRY(pack_split(k, test, false, &k->result->test));

@@ -217,7 +217,6 @@ static const ts_option rows[] = {
 static ts_status parse(const char *argument, char *path, size_t bytes, ts_records_view *view)
 {
     char text[1024];
-    struct stat info;
     const ts_option_group group = {"records", rows, view};
     TS_NEED(*argument && strlen(argument) < sizeof text, TS_EUSAGE,
             "data \"records\" needs a file that twinstream pack has made: records:FILE");
@@ -230,8 +229,7 @@ static ts_status parse(const char *argument, char *path, size_t bytes, ts_record
     TS_NEED(view->resize >= view->size, TS_EUSAGE,
             "data records: resize %lld is below size %lld, whose square would not fit",
             (long long)view->resize, (long long)view->size);
-    if (!stat(text, &info) && S_ISDIR(info.st_mode))
-        return ts_file_join(path, bytes, text, TS_RECORDS_NAME);
+    if (ts_file_is_folder(text)) return ts_file_join(path, bytes, text, TS_RECORDS_NAME);
     snprintf(path, bytes, "%s", text);
     return TS_OK;
 }

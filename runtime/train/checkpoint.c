@@ -311,13 +311,6 @@ static bool is_older(const struct stat *a, const struct stat *b)
     return s->tv_sec < t->tv_sec || (s->tv_sec == t->tv_sec && s->tv_nsec < t->tv_nsec);
 }
 
-static bool is_folder(const char *path)
-{
-    DIR *folder = opendir(path);
-    if (folder) closedir(folder);
-    return folder != NULL;
-}
-
 /* A run's folder stands for its model or its newest checkpoint, the later one: a run that goes on
  * leaves its model where it is until it ends. */
 static ts_status find_model(const char *from, char *path)
@@ -345,7 +338,7 @@ ts_status ts_model_import(ts_model *model, float *parameters, float *statistics,
     /* padding of the vectors stays zero */
     TS_TRY(ts_stream_fill(stream, parameters, 0, flat->n * sizeof(float)));
     TS_TRY(ts_stream_fill(stream, statistics, 0, flat->n_statistics * sizeof(float)));
-    if (!is_folder(path)) {
+    if (!ts_file_is_folder(path)) {
         words none;
         return import_file(model, parameters, statistics, "", path, stream, &none);
     }
