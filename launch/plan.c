@@ -17,7 +17,7 @@ enum { STEPS = 240 };
 #define WORTH_CHANGING                                                                             \
     0.75                /* another shape's all-reduce takes less than this share of the time       \
                          */
-#define NEAR_IDEAL 1.05 /* within this of another's step averages of every step are better */
+#define NEAR_IDEAL 1.05 /* a step this near to cocod's is better where it averages every time */
 
 static struct settings {
     const char *ranks, *from, *all_reduce;
@@ -260,7 +260,7 @@ static ts_status advise(const ts_plan_cluster *c, const row all[ROWS])
            whole * 1e3, latency * 1e3, whole / c->step_s);
     if (c->ranks == 1)
         printf("one rank has nothing to average\n");
-    else if (ssgd < NEAR_IDEAL * c->step_s)
+    else if (ssgd < NEAR_IDEAL * all[COCOD].f.step_s)
         printf("use ssgd: it hides that behind backward, and averages every step\n");
     else {
         double few = all[COMPRESSED].f.step_s;
@@ -302,7 +302,7 @@ static ts_status faster_links(ts_plan_cluster c)
         char period[24] = "";
         if (k) snprintf(period, sizeof period, "%lld", (long long)k);
         printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %s\n", c.outer.bytes_per_s * 8e-9,
-               fmin(f.step_s, blocking) * 1e3, k ? period : "none hides");
+               fmin(f.step_s, blocking) * 1e3, k ? period : "- (none hides)");
     }
     return TS_OK;
 }

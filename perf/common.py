@@ -113,7 +113,6 @@ def train_to_accuracy(build, ranks, run, *options):
                 raise
             with open(diverged, "w") as f:
                 f.write(why[0] + "\n")
-            print(f"{run}: {why[0]}", file=sys.stderr, flush=True)
             raise Diverged(f"{run}: {why[0]}") from None
         print(f"{run}: {accuracy_of(run):.2f} %", file=sys.stderr, flush=True)
     record = read_record(run)

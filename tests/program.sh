@@ -45,7 +45,7 @@ expect 64 'delay|whole number or auto' "$program" train $quick --algorithm dasgd
 expect 64 'mix' "$program" train $quick --algorithm dasgd --mix 1.5
 expect 64 'pull' "$program" train $quick --algorithm overlap-local --pull 0
 expect 64 'pull' "$program" train $quick --algorithm overlap-local --pull 1
-expect 64 'would lose all progress|--merge corrected' "$program" train $quick --algorithm dasgd --period 2 --delay 4 --mix 0
+expect 64 'would lose all progress|--merge corrected' "$mpirun" 2 "$program" train $quick --algorithm dasgd --period 2 --delay 4 --mix 0
 expect 64 'slow-momentum|within 0' "$program" train $quick --algorithm local --slow-momentum 1
 expect 64 'slow-rate' "$program" train $quick --algorithm local --slow-momentum 0.5 --slow-rate 0
 expect 64 'did you mean "corrected"' "$program" train $quick --algorithm dasgd --merge correct

@@ -15,7 +15,7 @@ stub() { # stub NAME: an executable bin/NAME of the lines on stdin
     chmod +x "bin/$1"
 }
 
-# ---- a job's run: saved after each epoch, as many loader threads as the rank has cores, unless told otherwise ----
+# ---- a job's run: saved after each epoch, unless told otherwise ----
 stub scontrol <<'EOF'
 echo "TaskPlugin = task/affinity"
 EOF

@@ -320,6 +320,24 @@ static void slowmo_leaves_equal_models(void **state)
     OK(ts_world_same(world, "the outer model", x, sizeof x));
 }
 
+/* A run may go on with another delay: averages under way are merged so many steps after their
+ * start. */
+static void another_delay_from_the_resume_on(void **state)
+{
+    (void)state;
+    problem p = random_problem();
+    float x[N], y[N];
+    setting one = {"dasgd", {.period = 4, .delay = 1, .mix = 0.25}, 0.9, 0, AVERAGE, true, true};
+    setting three = one;
+    three.config.delay = 3;
+    run_resumed(&p, &one, &three, 4, x); /* with the first average just started */
+    run_to(&p, &three, STEPS, true, y);
+    assert_memory_equal(x, y, sizeof x);
+    run_resumed(&p, &three, &one, 6, x); /* that of step 4 is overdue */
+    run_resumed(&p, &three, &one, 7, y); /* it has been merged */
+    assert_memory_equal(x, y, sizeof x);
+}
+
 /* Near the limit that periodic.c lets pass differences between ranks die away. */
 static void corrected_merges_converge(void **state)
 {
@@ -339,9 +357,11 @@ static void corrected_merges_converge(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {GOLDEN_TESTS, cmocka_unit_test(what_is_off_changes_nothing),
+    const struct CMUnitTest tests[] = {GOLDEN_TESTS,
+                                       cmocka_unit_test(what_is_off_changes_nothing),
                                        cmocka_unit_test(corrected_dasgd_is_cocod),
                                        cmocka_unit_test(slowmo_leaves_equal_models),
+                                       cmocka_unit_test(another_delay_from_the_resume_on),
                                        cmocka_unit_test(corrected_merges_converge)};
     return golden_open(&tested) ? golden_close(cmocka_run_group_tests(tests, NULL, NULL)) : 1;
 }

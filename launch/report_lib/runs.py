@@ -286,15 +286,16 @@ def set_totals(run, path):
     steps = sum(window["steps"] for window in windows)
     mean = lambda key: sum(w[key] * w["steps"] for w in windows) / steps if steps else NAN
     parts = run.record["seconds_per_step"]
-    whole = not run.total("images_per_second") * run.total("seconds") < 0.99 * run.batch * run.ranks * steps
-    if parts and whole:
+    known = steps - (windows[0]["steps"] if windows and run.config.get("resume") else 0)  # the first may be shorter
+    last = run.total("images_per_second") * run.total("seconds") < 0.99 * run.batch * run.ranks * known
+    if parts and not last:
         run.step_s, run.wait_s, run.comm_s = (number(path, parts, key) for key in ("step", "wait", "comm"))
         run.input_s = number(path, parts, "input") if "input" in parts else 0.0
     else:
         run.wait_s, run.comm_s, run.input_s = mean("exposed_s"), mean("comm_s"), mean("input_s")
         run.step_s = mean("compute_s") + run.wait_s + run.input_s
     run.seconds = run.windows[-1]["seconds"] if run.windows else run.total("seconds")
-    run.rate = run.total("images_per_second") if whole else NAN
+    run.rate = NAN if last else run.total("images_per_second")
     if not run.rate > 0:
         run.rate = run.batch * run.ranks * steps / sum(w["steps"] * w["step_s"] for w in windows) if steps else NAN
     run.accuracy = run.total("test_accuracy")

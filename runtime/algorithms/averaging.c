@@ -21,12 +21,19 @@ struct ts_averaging {
     ts_exchange *exchange; /* of the parameters; what else is averaged travels as it is */
     struct {
         int64_t started, merged;
-    } counts; /* what a checkpoint must know beside the vectors */
+    } counts;       /* what a checkpoint must know beside the vectors, */
+    int64_t *steps; /* and [most_in_flight] the steps of their starts */
 };
 
 int64_t ts_averaging_in_flight(const ts_averaging_rule *r)
 {
     return r->delay ? (r->delay + r->period - 1) / r->period : 1;
+}
+
+/* Of all fragments. */
+static int most_in_flight(const ts_averaging *a)
+{
+    return a->flights.n_slots * a->flights.n_fragments;
 }
 
 /* ---- open, close, state ---- */
@@ -38,6 +45,8 @@ static ts_status open_all(ts_averaging *a)
     ts_flights *f = &a->flights;
     TS_TRY(ts_flights_open(w, r->corrected, (int)ts_averaging_in_flight(r),
                            r->fragments ? r->fragments : 1, f));
+    a->steps = calloc((size_t)most_in_flight(a), sizeof *a->steps);
+    TS_NEED(a->steps, TS_ENOMEM, "no memory for %d averages in flight", most_in_flight(a));
     TS_TRY(ts_event_open(w->device, &a->snapped));
     const ts_exchange_models models = {.keep = r->keep,
                                        .corrected = r->corrected,
@@ -69,6 +78,7 @@ void ts_averaging_close(ts_averaging *a)
     ts_exchange_close(a->exchange);
     ts_event_close(a->snapped);
     ts_flights_close(&a->flights);
+    free(a->steps);
     free(a);
 }
 
@@ -86,6 +96,9 @@ int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
     if (a->flights.n_fragments > 1)
         snprintf(counts.name, sizeof counts.name, "counts.fragments%d", a->flights.n_fragments);
     n = ts_part_add(parts, n, max, counts);
+    n = ts_part_add(
+        parts, n, max,
+        (ts_part){"steps", TS_PART_HOST, a->steps, (size_t)most_in_flight(a) * sizeof *a->steps});
     return ts_flights_state(&a->flights, parts, n, max);
 }
 
@@ -112,12 +125,14 @@ static ts_status average(ts_averaging *a, const ts_flight *f, float learning_rat
     return TS_OK;
 }
 
-ts_status ts_averaging_start(ts_averaging *a, float learning_rate)
+static ts_status merge_oldest(ts_averaging *a);
+
+ts_status ts_averaging_start(ts_averaging *a, int64_t step, float learning_rate)
 {
     const ts_worker *w = &a->worker;
-    int most = a->flights.n_slots * a->flights.n_fragments;
-    /* in a run resumed with a shorter delay an average may be overdue */
-    if (a->counts.started - a->counts.merged == most) TS_TRY(ts_averaging_merge(a));
+    int most = most_in_flight(a);
+    if (a->counts.started - a->counts.merged == most) TS_TRY(merge_oldest(a));
+    a->steps[a->counts.started % most] = step;
     ts_flight f = ts_flights_of(&a->flights, a->counts.started++);
     TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_MERGE, f.number));
     TS_TRY(take_snapshot(a, &f));
@@ -149,10 +164,9 @@ static ts_status merge_vector(ts_averaging *a, const ts_flight *f, int v)
     return ts_vector_merge(w->compute, &merge);
 }
 
-ts_status ts_averaging_merge(ts_averaging *a)
+static ts_status merge_oldest(ts_averaging *a)
 {
     const ts_worker *w = &a->worker;
-    if (a->counts.merged == a->counts.started) return TS_OK;
     ts_flight f = ts_flights_of(&a->flights, a->counts.merged++);
     ts_slice s = f.slices[0];
     TS_TRY(ts_trace_begin(w->trace, w->compute, TS_SPAN_WAIT, f.number));
@@ -165,14 +179,19 @@ ts_status ts_averaging_merge(ts_averaging *a)
     return ts_trace_end(w->trace, w->compute, TS_SPAN_MERGE);
 }
 
-bool ts_averaging_late(const ts_averaging *a)
+static bool is_due(const ts_averaging *a, int64_t step)
 {
-    if (a->counts.merged == a->counts.started) return false;
-    return !ts_event_done(ts_flights_of(&a->flights, a->counts.merged).arrived);
+    return a->counts.merged < a->counts.started &&
+           a->steps[a->counts.merged % most_in_flight(a)] <= step;
 }
 
-ts_status ts_averaging_drain(ts_averaging *a)
+ts_status ts_averaging_merge(ts_averaging *a, int64_t step)
 {
-    while (a->counts.merged < a->counts.started) TS_TRY(ts_averaging_merge(a));
+    while (is_due(a, step)) TS_TRY(merge_oldest(a));
     return TS_OK;
+}
+
+bool ts_averaging_late(const ts_averaging *a, int64_t step)
+{
+    return is_due(a, step) && !ts_event_done(ts_flights_of(&a->flights, a->counts.merged).arrived);
 }

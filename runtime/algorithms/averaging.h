@@ -41,15 +41,15 @@ void ts_averaging_close(ts_averaging *averaging);
 
 /* Enqueue: the parameters were changed since open, before the first start. */
 ts_status ts_averaging_begin(ts_averaging *averaging);
-/* Enqueue: snapshot of the next fragment on compute, its average on comm. */
-ts_status ts_averaging_start(ts_averaging *averaging, float learning_rate);
-/* Enqueue: compute waits for the oldest average in flight and merges it, momentum and statistics by
- * their policies. Without one in flight: nothing. */
-ts_status ts_averaging_merge(ts_averaging *averaging);
-/* Is the oldest in flight not made yet? Never blocks. */
-bool ts_averaging_late(const ts_averaging *averaging);
-/* Merge all that is in flight. */
-ts_status ts_averaging_drain(ts_averaging *averaging);
+/* Enqueue: snapshot of the next fragment on compute, its average on comm; `step` local steps are
+ * done. Where as many are under way as there are slots, which only a run resumed with another
+ * period comes to, the oldest is merged first. */
+ts_status ts_averaging_start(ts_averaging *averaging, int64_t step, float learning_rate);
+/* Enqueue: compute waits for each average that was started with `step` or earlier, in their order,
+ * and merges it, momentum and statistics by their policies. */
+ts_status ts_averaging_merge(ts_averaging *averaging, int64_t step);
+/* Would that have to wait? Never blocks. */
+bool ts_averaging_late(const ts_averaging *averaging, int64_t step);
 int ts_averaging_state(ts_averaging *averaging, ts_part *parts, int max);
 
 #endif

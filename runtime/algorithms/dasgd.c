@@ -7,11 +7,11 @@
  *     x_i <- xi x_i + (1 - xi) mean over ranks of y_j
  * which takes progress of those d steps away: with m = ceil(d / k) averages in flight
  *     (xi k + (1 - xi) (m k - d)) / (xi k + (1 - xi) m k)
- * of it is left in the long run. The corrected merge, not the paper's, takes none, and leaves the
- * mean over ranks as it is:
- *     x_i <- x_i + (1 - xi) (mean over ranks of y_j - y_i)
- * d may exceed k: then several averages are in flight. Drain merges them in their order. Slow
- * momentum and fragments are not the paper's either (averaging.h). */
+ * of it is left in the long run (slow momentum divides the second term below by alpha / (1 -
+ * beta)). The corrected merge, not the paper's, takes none, and leaves the mean over ranks as it
+ * is: x_i <- x_i + (1 - xi) (mean over ranks of y_j - y_i) d may exceed k: then several averages
+ * are in flight. Drain merges them in their order. Slow momentum and fragments are not the paper's
+ * either (averaging.h). */
 #include <string.h>
 
 #include "runtime/algorithms/periodic.h"
@@ -33,8 +33,9 @@ ts_averaging_rule ts_dasgd_rule(const ts_algorithm_config *c)
 static double progress_left(const ts_averaging_rule *r)
 {
     double k = (double)r->period, xi = r->keep, d = (double)r->delay;
-    double m = (double)ts_averaging_in_flight(r);
-    return r->corrected ? 1 : (xi * k + (1 - xi) * (m * k - d)) / (xi * k + (1 - xi) * m * k);
+    double m = (double)ts_averaging_in_flight(r),
+           q = r->slow_rate > 0 ? (1 - r->slow_momentum) / r->slow_rate : 1;
+    return r->corrected ? 1 : (xi * k + (1 - xi) * (m * k - d)) / (xi * k + q * (1 - xi) * m * k);
 }
 
 static ts_status dasgd_open(const ts_worker *worker, const ts_algorithm_config *c,
@@ -44,8 +45,8 @@ static ts_status dasgd_open(const ts_worker *worker, const ts_algorithm_config *
     TS_NEED(c->delay >= 1, TS_EUSAGE,
             "dasgd: delay %lld is below 1; an average without delay is --algorithm local",
             (long long)c->delay);
-    TS_NEED(rule.corrected || rule.keep > 0 || rule.period < 1 || rule.delay % rule.period != 0,
-            TS_EUSAGE,
+    bool whole = rule.period > 0 && rule.delay % rule.period == 0;
+    TS_NEED(worker->size == 1 || rule.corrected || rule.keep > 0 || !whole, TS_EUSAGE,
             "dasgd: with mix 0 a delay of whole periods (%lld, period %lld) would lose all "
             "progress: raise --mix, or take --merge corrected",
             (long long)c->delay, (long long)c->period);

@@ -59,8 +59,8 @@ static ts_status choose_feedback(ts_exchange *x, bool sparse)
     x->feedback = x->ops->corrects_momentum || ts_compression_feedback(c, x->ops);
     TS_NEED(!x->feedback || possible || !(asked || sparse), TS_EUSAGE,
             "error feedback does not go with momentum of the average where a merge keeps a part of "
-            "the model (here %g): --error-feedback no, or --slow-momentum 0 or --merge corrected "
-            "--mix 0 for dasgd, --anchor-momentum 0 for overlap-local",
+            "the model (here %g): --error-feedback no, or --slow-momentum 0 and --slow-rate 1, or "
+            "--merge corrected --mix 0, for dasgd, --anchor-momentum 0 for overlap-local",
             (double)x->merge.keep);
     if (!possible) x->feedback = false;
     return TS_OK;
@@ -84,8 +84,8 @@ static ts_status open_compression(ts_exchange *x)
             "%s corrects the momentum of gradients, but what is averaged here are models: take "
             "--algorithm ssgd, or --compress topk",
             x->ops->name);
-    TS_TRY(ts_wire_open(w, x->ops, x->slices, x->n_slices, &x->wire));
     TS_TRY(choose_feedback(x, format.entry > 0));
+    TS_TRY(ts_wire_open(w, x->ops, x->slices, x->n_slices, &x->wire));
     return alloc_vectors(x, format.entry > 0);
 }
 

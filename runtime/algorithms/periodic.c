@@ -115,7 +115,7 @@ ts_status ts_periodic_before_update(ts_algorithm *algorithm, int64_t step)
 {
     periodic *a = (periodic *)algorithm;
     if (!a->averaging || step || !a->rule.at_start) return TS_OK;
-    return ts_averaging_start(a->averaging, algorithm->learning_rate);
+    return ts_averaging_start(a->averaging, step, algorithm->learning_rate);
 }
 
 /* Merge before start: an average of d = k steps ago makes room for the one that starts now. */
@@ -125,23 +125,22 @@ ts_status ts_periodic_after_update(ts_algorithm *algorithm, int64_t step)
     const ts_averaging_rule *r = &a->rule;
     int64_t done = step + 1;
     if (!a->averaging) return TS_OK;
-    if (r->delay && starts(r, done - r->delay)) TS_TRY(ts_averaging_merge(a->averaging));
-    if (starts(r, done)) TS_TRY(ts_averaging_start(a->averaging, algorithm->learning_rate));
-    return r->delay ? TS_OK : ts_averaging_merge(a->averaging);
+    if (r->delay) TS_TRY(ts_averaging_merge(a->averaging, done - r->delay));
+    if (starts(r, done)) TS_TRY(ts_averaging_start(a->averaging, done, algorithm->learning_rate));
+    return r->delay ? TS_OK : ts_averaging_merge(a->averaging, done);
 }
 
 bool ts_periodic_late(ts_algorithm *algorithm, int64_t step)
 {
     const periodic *a = (const periodic *)algorithm;
     const ts_averaging_rule *r = &a->rule;
-    return a->averaging && r->delay && starts(r, step + 1 - r->delay) &&
-           ts_averaging_late(a->averaging);
+    return a->averaging && r->delay && ts_averaging_late(a->averaging, step + 1 - r->delay);
 }
 
 ts_status ts_periodic_drain(ts_algorithm *algorithm)
 {
     periodic *a = (periodic *)algorithm;
-    return a->averaging ? ts_averaging_drain(a->averaging) : TS_OK;
+    return a->averaging ? ts_averaging_merge(a->averaging, INT64_MAX) : TS_OK;
 }
 
 int ts_periodic_state(ts_algorithm *algorithm, ts_part *parts, int max)

@@ -59,8 +59,10 @@ ts_status ts_pipeline_before_update(ts_algorithm *algorithm, int64_t step)
 {
     ts_pipeline *p = (ts_pipeline *)algorithm;
     if (algorithm->worker.size == 1) return TS_OK;
-    /* a resumed run with more synchronous steps takes first what is under way */
-    if (step < p->synchronous && !p->in_flight) TS_TRY(start(p));
+    if (step < p->synchronous) { /* in a run resumed with more of them a gradient is under way */
+        TS_TRY(ts_pipeline_drain(algorithm));
+        TS_TRY(start(p));
+    }
     return take(p);
 }
 

@@ -3,8 +3,8 @@
  *
  * Both are what they are alone; this algorithm holds them and passes the hooks on. The method
  * begins with equal models on all ranks and counts its steps from its own first. What compressed
- * gradients have left out until then is never sent. A resumed run that
- * had come to the method stays with it, whatever share of the run it is told (but 0). */
+ * gradients have left out until then is never sent. A resumed run that had come to the method stays
+ * with it, whatever share of the run it is told (but 0). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -106,9 +106,10 @@ static ts_status choose_way(ts_wire *wire)
     bool bf16 = ops->reduces == TS_REDUCES_BF16 && w->communicator->ops->all_reduce_bf16;
     TS_NEED(!asked || ops->unbiased, TS_EUSAGE,
             "--exchange scatter is for qsgd and terngrad, not %s", ops->name);
-    TS_NEED(!asked || !w->weight, TS_EUSAGE,
-            "--exchange scatter is for ranks of equal weight: with --shares or --rebalance yes take "
-            "gather");
+    TS_NEED(
+        !asked || !w->weight, TS_EUSAGE,
+        "--exchange scatter is for ranks of equal weight: with --shares or --rebalance yes take "
+        "gather");
     if (ops->reduces == TS_REDUCES_F32 || (bf16 && !w->weight))
         wire->way = REDUCED;
     else
@@ -128,8 +129,8 @@ static void warn_of_more(const ts_wire *wire)
     }
     if (wire->way == GATHERED && sent > plain && !w->rank)
         ts_warn("%s: %d ranks send all their encodings to each other, %.2g times what fp32 sends: "
-                "take --compress none, or fewer bits%s",
-                wire->ops->name, w->size, sent / plain,
+                "take --compress none, or fewer %s%s",
+                wire->ops->name, w->size, sent / plain, wire->ops->unbiased ? "levels" : "elements",
                 wire->ops->unbiased && !w->weight ? ", or --exchange scatter" : "");
 }
 

@@ -39,9 +39,9 @@ const ts_option ts_compression_options[] = {
     {"density-warmup", TS_OPTION_REAL, AT(density_warmup), "5", NULL, 0, 1000,
      "epochs in which the density comes down to its value, in five stages; may be 0.5", "dgc"},
     {"error-feedback", TS_OPTION_CHOICE, AT(feedback), "auto", "auto|yes|no", 0, 0,
-     "add what an encoding left out to the next one; auto: unless the compressor is unbiased, and "
-     "not for bf16 where an average with momentum is merged into a model of which a part is kept "
-     "(overlap-local, dasgd with slow-momentum), with which it does not go",
+     "add what an encoding left out to the next one; auto: yes, but not for unbiased compressors, "
+     "nor for bf16 where an average with momentum is merged into a model of which a part is kept "
+     "(overlap-local, dasgd with slow-momentum): it does not go with that",
      "bf16|qsgd|terngrad|topk|randomk|dgc"},
     {"scope", TS_OPTION_CHOICE, AT(scope), "layer", "layer|global", 0, 0,
      "encode each layer's weights apart, and biases and batch norm as fp32; or all as one vector",

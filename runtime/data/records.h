@@ -47,8 +47,8 @@ typedef struct ts_records_view {
     double least;   /* of training pictures: the least share of the area that a crop takes */
 } ts_records_view;
 
-/* TS_EDATA when it is no records file, of another version, cut off or damaged; TS_EIO when the disk
- * fails, which another try may mend. */
+/* TS_EDATA when it is no records file, of another version, cut off or damaged; TS_EIO when a
+ * read fails, which another try may mend. */
 ts_status ts_records_open(const char *path, const ts_records_view *view, ts_records **records_p);
 void ts_records_close(ts_records *records);
 const ts_records_header *ts_records_get_header(const ts_records *records);

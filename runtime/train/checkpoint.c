@@ -15,7 +15,7 @@
 #include "runtime/device/vector.h"
 #include "runtime/train/safetensors.h"
 
-#define FORMAT_VERSION "4"
+#define FORMAT_VERSION "5"
 enum { PATH_BYTES = 1024 };
 
 /* ---- a growing list of tensors with memory of their own ---- */

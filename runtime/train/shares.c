@@ -197,8 +197,8 @@ static ts_status measure(ts_trainer *t)
     int size = t->world->size;
     int64_t begin = ts_clock_ns();
     ts_step_times times = {0};
-    TS_TRY(t->world->ops->barrier(
-        t->world)); /* beside each other, as they will run; the slowest is alone at its end */
+    /* beside each other, as they will run; the slowest is alone at its end */
+    TS_TRY(t->world->ops->barrier(t->world));
     TS_TRY(ts_world_agree(t->world, time_steps(t, &times)));
     TS_TRY(gather(t, &times));
     ts_shares_divide(size, s->costs, t->shard.global, s->next);

@@ -60,9 +60,9 @@ static ts_status time_average(tuner *u, double *all, int64_t beside, double *sec
 {
     ts_trainer *t = u->t;
     TS_TRY(t->world->ops->barrier(t->world));
-    TS_TRY(ts_averaging_start(u->averaging, 1));
+    TS_TRY(ts_averaging_start(u->averaging, 0, 1));
     for (int64_t i = 0; i < beside; i++) TS_TRY(ts_step_run(t->local_step));
-    TS_TRY(ts_averaging_merge(u->averaging));
+    TS_TRY(ts_averaging_merge(u->averaging, 0));
     TS_TRY(ts_stream_sync(t->compute));
     TS_TRY(ts_stream_sync(t->comm));
     ts_trace_drain(t->trace, on_comm, u);
@@ -114,7 +114,7 @@ static ts_status choose(const ts_trainer *t, const measure *m, choice *c)
 {
     int n = t->world->size;
     const char *name = t->config->algorithm;
-    bool delayed = !strcmp(name, ts_algorithm_dasgd.name);
+    bool delayed = !strcmp(name, "dasgd");
     int64_t delay = delayed ? t->config->algorithm_config.delay : 0;
     ts_plan_link link = {1, 0}; /* 1 byte/s: an all-reduce of these bytes takes average_s */
     ts_plan_cluster cluster = {.ranks = n,
