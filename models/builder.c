@@ -117,6 +117,12 @@ static int pool(ts_builder *b, ts_op_kind kind, int from, int kernel, int stride
                        .kernel = kernel,
                        .stride = stride,
                        .padding = padding};
+    if (kernel > 0 && padding >= kernel)
+        return fail(b,
+                    TS_ERROR(TS_EUSAGE,
+                             "node %d pools windows of %d pixels with a padding of %d, where some "
+                             "hold no pixel: a padding below the kernel is served",
+                             b->n, kernel, padding));
     if (kernel) {
         desc.out.h = windows(b, in.h, kernel, stride, padding);
         desc.out.w = windows(b, in.w, kernel, stride, padding);

@@ -36,7 +36,7 @@ static int count_readers(const ts_builder *b, int node)
 
 /* Layouts and types of every node: one layout for all pictures inside the net; what a linear layer
  * reads lies as the layer counts it. */
-static void set_layouts(ts_model *m)
+static ts_status set_layouts(ts_model *m)
 {
     ts_builder *b = &m->builder;
     ts_layout inner = ts_op_best_layout(m->device, m->options.type, m->options.ops);
@@ -55,10 +55,16 @@ static void set_layouts(ts_model *m)
         d->needs_dx = b->nodes[i].from > 0;
         d->two_readers = count_readers(b, i) == 2;
         if (d->kind == TS_OP_BATCH_NORM || d->kind == TS_OP_DROPOUT) d->layout = d->in_layout;
+        int add = b->nodes[i].add;
+        TS_NEED(add < 0 || b->nodes[add].desc.layout == d->layout, TS_EUSAGE,
+                "network %s: %s adds node %d, which lies in memory in another order because a "
+                "linear layer or the picture is next to it: put a pool of 1 pixel between",
+                m->network->name, b->nodes[i].name, add);
     }
     /* logits and loss are fp32 */
     ts_op_desc *loss = &b->nodes[b->n - 1].desc, *logits = &b->nodes[b->n - 2].desc;
     logits->out_type = loss->type = loss->out_type = TS_F32;
+    return TS_OK;
 }
 
 static ts_status check_readers(ts_model *m)
@@ -84,6 +90,7 @@ ts_op_desc ts_model_desc(const ts_model *m, int node, int batch, bool training)
     ts_op_desc d = m->builder.nodes[node].desc;
     d.in.n = d.out.n = batch;
     d.training = training;
+    if (!training) d.smoothing = 0; /* the test's loss is plain cross-entropy */
     return d;
 }
 
@@ -254,7 +261,7 @@ static ts_status open_parts(ts_model *m)
     ts_build_cross_entropy(b, b->n - 1, m->options.smoothing);
     if (b->status) return ts_status_pass(__FILE__, __LINE__, b->status);
     TS_TRY(check_readers(m));
-    set_layouts(m);
+    TS_TRY(set_layouts(m));
     TS_TRY(plan_ops(m));
     TS_TRY(list_tensors(m));
     TS_TRY(cut_buckets(m));

@@ -10,8 +10,6 @@
 #ifndef TS_MODELS_MODEL_H
 #define TS_MODELS_MODEL_H
 
-#include <stdio.h>
-
 #include "ops/op.h"
 
 typedef struct ts_model ts_model;
@@ -44,8 +42,8 @@ typedef enum ts_tensor_role {
 
 /* One named tensor: where it lies in its flat buffer. Parameters first, in the order of the
  * network's calls, then statistics. A void bias is one that batch norm cancels: torchvision's
- * module has it, the flat buffers do not (slice.n 0); it reads as zeros, and what is written to it
- * goes off the running mean of the batch norm behind it (statistics). */
+ * module has it, the flat buffers do not (slice.n 0); it reads as zeros, and what a file has
+ * for it goes off the running mean of the batch norm behind it when it is imported. */
 typedef struct ts_tensor {
     char name[64]; /* "layer1.0.conv1.weight" */
     ts_tensor_role role;
@@ -79,7 +77,6 @@ typedef struct ts_model_options {
     bool tf32;           /* TS_F32 on CUDA: products may round their factors to tf32 */
     const char *ops;     /* restrict to this op backend, NULL: best first */
     size_t bucket_bytes; /* a bucket is closed when it holds this much */
-    bool decay_all;      /* weight decay also on batch norm and biases, as PyTorch's default */
     float smoothing;     /* label smoothing of the loss */
 } ts_model_options;
 
@@ -145,7 +142,5 @@ ts_status ts_workspace_backward(ts_workspace *workspace, int first, int last, fl
 int ts_model_nodes(const ts_model *model);
 /* Logits [batch][classes] fp32 on the device, valid after a forward. */
 const float *ts_workspace_logits(const ts_workspace *workspace);
-/* What serves each node: a line each, for `twinstream info`. */
-void ts_workspace_describe(const ts_workspace *workspace, FILE *out);
 
 #endif

@@ -320,7 +320,9 @@ static ts_status backward_node(ts_workspace *w, int i, float *gradients, listene
         TS_TRY(tell(w->model, i, l));
         return a.dx ? ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream) : TS_OK;
     }
-    TS_TRY(ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream));
+    /* what reads the picture has no gradient to hand on */
+    if (a.dx || a.dresidual || s->weight)
+        TS_TRY(ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream));
     return tell(w->model, i, l);
 }
 
@@ -331,15 +333,4 @@ ts_status ts_workspace_backward(ts_workspace *w, int first, int last, float *gra
     for (int i = last - 1; i >= first && i > 0; i--)
         TS_TRY(backward_node(w, i, gradients, (listener){ready, context}, stream));
     return TS_OK;
-}
-
-void ts_workspace_describe(const ts_workspace *w, FILE *out)
-{
-    for (int i = 1; i < w->model->builder.n; i++) {
-        char text[160];
-        const ts_op *op = w->states[i].op;
-        ts_op_describe(&op->desc, text, sizeof text);
-        fprintf(out, "  %-22s %-60s %-10s %s\n", w->model->builder.nodes[i].name, text,
-                op->ops->name, op->weight_order);
-    }
 }

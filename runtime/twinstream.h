@@ -84,6 +84,7 @@ int ts_build_batch_norm(ts_builder *builder, int from, const char *name, int add
 int ts_build_max_pool(ts_builder *builder, int from, int kernel, int stride, int padding);
 /* kernel 0: global average. */
 int ts_build_average_pool(ts_builder *builder, int from, int kernel, int stride);
+/* Each element with its own mask in each local step, the same on all ranks. */
 int ts_build_dropout(ts_builder *builder, int from, float probability);
 int ts_build_linear(ts_builder *builder, int from, const char *name, int features, bool relu);
 /* The shape a node's output has; n is 1. */

@@ -525,6 +525,47 @@ static void test_one_node_read_twice_by_another(void **state)
     free(gradients[1]);
 }
 
+/* A pool and a dropout that read the picture have nobody to hand a gradient to. */
+static ts_status build_pooled(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    int x = ts_build_average_pool(b, ts_build_input(b), 2, 2);
+    ts_build_linear(b, ts_build_conv(b, x, "a", 8, 3, 1, 1), "b", classes, false);
+    return TS_OK;
+}
+
+static ts_status build_dropped(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    int x = ts_build_dropout(b, ts_build_input(b), 0.2f);
+    ts_build_linear(b, x, "a", classes, false);
+    return TS_OK;
+}
+
+static void test_what_reads_the_picture(void **state)
+{
+    static const ts_network networks[] = {{"pooled", build_pooled, ""},
+                                          {"dropped", build_dropped, ""}};
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        ts_control control = {0};
+        OK(ts_network_add(&networks[k]));
+        ts_model *m = open_model(networks[k].name, 8, TS_F32, NULL, 4096);
+        ts_flat *f = ts_model_flat(m);
+        ts_workspace *w = open_workspace(m, 3, true, &control);
+        fill_batch(w, 0);
+        OK(ts_workspace_forward(w, 0, ts_model_nodes(m), stream));
+        OK(ts_workspace_backward(w, 0, ts_model_nodes(m), f->gradients, NULL, NULL, stream));
+        OK(ts_stream_sync(stream));
+        float *gradients = copy_of(f->gradients, f->n * sizeof(float)), sum = 0;
+        for (size_t i = 0; i < f->n; i++) sum += fabsf(gradients[i]);
+        assert_true(sum > 0 && isfinite(sum));
+        free(gradients);
+        ts_workspace_close(w);
+        ts_model_close(m);
+    }
+}
+
 /* ---- networks that are refused ---- */
 
 static ts_status build_thrice(ts_builder *b, ts_shape input, int classes)
@@ -577,6 +618,14 @@ static ts_status build_strideless(ts_builder *b, ts_shape input, int classes)
     return TS_OK;
 }
 
+static ts_status build_padded(ts_builder *b, ts_shape input, int classes)
+{
+    (void)input;
+    int x = ts_build_max_pool(b, ts_build_input(b), 2, 2, 2);
+    ts_build_linear(b, x, "a", classes, false);
+    return TS_OK;
+}
+
 static void refused(const ts_network *network, int side, const char *part)
 {
     ts_model *m;
@@ -594,6 +643,7 @@ static void test_bad_networks(void **state)
     static const ts_network twice = {"twice", build_twice, ""};
     static const ts_network nameless = {"nameless", build_nameless, ""};
     static const ts_network strideless = {"strideless", build_strideless, ""};
+    static const ts_network padded = {"padded", build_padded, ""};
     static const ts_network taken = {"tiny", build_endless, ""};
     (void)state;
     refused(&thrice, 8, "is read 3 times");
@@ -602,6 +652,7 @@ static void test_bad_networks(void **state)
     refused(&twice, 8, "nodes 1 and 2 are both called a");
     refused(&nameless, 8, "node 1 has parameters and no name");
     refused(&strideless, 8, "windows of 3 pixels, 0 apart");
+    refused(&padded, 8, "windows of 2 pixels with a padding of 2");
     refused(&ts_network_vgg16, 100, "100x100");
     assert_int_equal(ts_network_add(&taken), TS_EUSAGE);
     OK(ts_network_add(&endless));
@@ -631,6 +682,7 @@ int main(void)
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_several_workspaces),
         cmocka_unit_test(test_one_node_read_twice_by_another),
+        cmocka_unit_test(test_what_reads_the_picture),
         cmocka_unit_test(test_bad_networks),
         cmocka_unit_test(test_too_small_pictures),
     };

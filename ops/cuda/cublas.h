@@ -11,7 +11,8 @@ extern "C" {
 /* What cuBLAS asks for on Hopper; the caller's, so that nothing is allocated in a captured step. */
 enum { TS_CUBLAS_WORKSPACE = 32 << 20 };
 
-/* to [rows][columns] <- a [rows][inner] b [inner][columns], fp32 sums; a transposed factor lies as
+/* to [rows][columns] <- a [rows][inner] b [inner][columns], sums in fp32 (but what cuBLAS splits
+ * may be added up in the product's type); a transposed factor lies as
  * [inner][rows] or [columns][inner]. */
 typedef struct ts_product {
     int rows, columns, inner;

@@ -218,26 +218,11 @@ ts_status ts_model_export(ts_model *model, const float *parameters, const float 
     return status;
 }
 
-/* x <- x + weight y for a device vector, through host memory: imports are rare. */
 static ts_status add_vector(ts_stream *stream, float *x, const float *y, float weight, size_t n)
 {
-    ts_device *device = stream->device;
-    float *a = NULL, *b = NULL;
-    ts_status status;
-    TS_TRY_TO(status, out,
-              ts_device_alloc(device, TS_MEMORY_PINNED, (n + 1) * sizeof *a, (void **)&a));
-    TS_TRY_TO(status, out,
-              ts_device_alloc(device, TS_MEMORY_PINNED, (n + 1) * sizeof *b, (void **)&b));
-    TS_TRY_TO(status, out, ts_stream_copy(stream, a, x, n * sizeof *a));
-    TS_TRY_TO(status, out, ts_stream_copy(stream, b, y, n * sizeof *b));
-    TS_TRY_TO(status, out, ts_stream_sync(stream));
-    for (size_t i = 0; i < n; i++) a[i] += weight * b[i];
-    TS_TRY_TO(status, out, ts_stream_copy(stream, x, a, n * sizeof *a));
-    TS_TRY_TO(status, out, ts_stream_sync(stream));
-out:
-    ts_device_release(device, TS_MEMORY_PINNED, b);
-    ts_device_release(device, TS_MEMORY_PINNED, a);
-    return status;
+    const ts_merge sum = {.n = n, .x = x, .average = y, .a = 1, .b = weight};
+    TS_TRY(ts_vector_merge(stream, &sum));
+    return ts_stream_sync(stream);
 }
 
 /* A number among a checkpoint's words, 0 when it is not there. */
@@ -451,52 +436,70 @@ ts_status ts_checkpoint_check_folder(const ts_trainer *t)
     return TS_OK;
 }
 
-/* Rename and remove, where nobody else has. */
-static ts_status publish(const ts_trainer *t, const char *partial, const char *folder,
-                         const char *all)
+typedef struct places {
+    char all[PATH_BYTES], folder[PATH_BYTES], partial[PATH_BYTES + 16];
+} places;
+
+/* Rename; where the name is gone, a host that shares the folder has. Only the rename itself tells:
+ * a network's file system may answer other questions from memory. */
+static ts_status publish(const ts_trainer *t, const places *p)
+{
+    int failed = rename(p->partial, p->folder) ? errno : 0;
+    if (failed == ENOENT) return TS_OK;
+    if (failed == ENOTEMPTY || failed == EEXIST) { /* an earlier try of the same step */
+        TS_TRY(ts_file_remove_folder(p->folder));
+        failed = rename(p->partial, p->folder) ? errno : 0;
+    }
+    TS_NEED(!failed, TS_EIO, "cannot rename %s to %s: %s", p->partial, p->folder, strerror(failed));
+    TS_TRY(ts_file_sync(p->all));
+    return ts_file_sync(t->run);
+}
+
+static ts_status prune(const ts_trainer *t, const places *p)
 {
     char old[PATH_BYTES];
-    if (!ts_file_exists(partial)) return TS_OK;
-    TS_TRY(ts_file_remove_folder(folder)); /* of an earlier try of the same step */
-    TS_NEED(!rename(partial, folder), TS_EIO, "cannot rename %s to %s: %s", partial, folder,
-            strerror(errno));
-    TS_TRY(ts_file_sync(all));
-    while (nth_newest(all, (int)t->config->keep, old)) TS_TRY(ts_file_remove_folder(old));
+    while (nth_newest(p->all, (int)t->config->keep, old)) TS_TRY(ts_file_remove_folder(old));
     return TS_OK;
+}
+
+/* Hosts may share the folder or not: rank 0 acts on what its host sees, then one rank of each other
+ * host on what is still there. All at once, one could remove what another has published. */
+static ts_status on_each_host(ts_trainer *t, const places *p,
+                              ts_status (*act)(const ts_trainer *t, const places *p))
+{
+    bool first = t->world->rank == 0, leads = t->world->local_rank == 0;
+    TS_TRY(ts_world_agree(t->world, first ? act(t, p) : TS_OK));
+    return ts_world_agree(t->world, leads && !first ? act(t, p) : TS_OK);
 }
 
 ts_status ts_checkpoint_save(ts_trainer *t)
 {
-    char all[PATH_BYTES], folder[PATH_BYTES], partial[PATH_BYTES + 16], name[64];
+    places p;
+    char name[64];
     ts_log_set_phase("checkpoint of local step %lld", (long long)t->step);
     TS_TRY(ts_stream_sync(t->compute));
     TS_TRY(ts_stream_sync(t->comm));
     snprintf(name, sizeof name, "step-%08lld", (long long)t->step);
-    TS_TRY(ts_file_join(all, sizeof all, t->run, "checkpoints"));
-    TS_TRY(ts_file_join(folder, sizeof folder, all, name));
-    snprintf(partial, sizeof partial, "%s.partial", folder);
-    ts_status status = ts_world_agree(t->world, save_rank(t, partial));
+    TS_TRY(ts_file_join(p.all, sizeof p.all, t->run, "checkpoints"));
+    TS_TRY(ts_file_join(p.folder, sizeof p.folder, p.all, name));
+    snprintf(p.partial, sizeof p.partial, "%s.partial", p.folder);
+    ts_status status = ts_world_agree(t->world, save_rank(t, p.partial));
     if (status) {
         char previous[PATH_BYTES] = "none";
-        nth_newest(all, 0, previous);
+        nth_newest(p.all, 0, previous);
         if (*ts_trail_message())
             ts_warn("the checkpoint of local step %lld was not saved; the previous checkpoint is "
                     "intact: %s",
                     (long long)t->step, previous);
         char trail[4096];
         snprintf(trail, sizeof trail, "%s", ts_trail());
-        if (!t->world->local_rank) (void)ts_file_remove_folder(partial);
+        if (!t->world->local_rank) (void)ts_file_remove_folder(p.partial);
         ts_trail_set(trail);
         return ts_status_pass(__FILE__, __LINE__, status);
     }
-    /* Hosts may share the folder or not: rank 0 publishes what its host sees, then one rank of each
-     * other host what is still there. All at once, one could remove what another has published. */
-    bool first = t->world->rank == 0, leads = t->world->local_rank == 0;
-    status = first ? publish(t, partial, folder, all) : TS_OK;
-    TS_TRY(ts_world_agree(t->world, status));
-    status = leads && !first ? publish(t, partial, folder, all) : TS_OK;
-    TS_TRY(ts_world_agree(t->world, status));
-    ts_info("saved %s", folder);
+    TS_TRY(on_each_host(t, &p, publish));
+    TS_TRY(on_each_host(t, &p, prune)); /* when all hosts have the new one */
+    ts_info("saved %s", p.folder);
     return TS_OK;
 }
 

@@ -66,7 +66,8 @@ static const ts_option optimisation_rows[] = {
     {"warmup", TS_OPTION_REAL, AT(warmup), "0", NULL, 0, 1e6,
      "epochs of linear warm-up; one-cycle with 0 takes a quarter of the run"},
     {"final-ratio", TS_OPTION_REAL, AT(final_ratio), "0", NULL, 0, 1,
-     "last learning rate as a share of the peak: cosine, one-cycle"},
+     "learning rate that the end of the run comes down to, as a share of the peak: cosine, "
+     "one-cycle"},
     {"milestones", TS_OPTION_TEXT, AT(milestones), "0.5,0.75", NULL, 0, 0,
      "schedule step: where the rate is multiplied by gamma, as shares of the run"},
     {"gamma", TS_OPTION_REAL, AT(gamma), "0.1", NULL, 0, 1, "schedule step: factor at a milestone"},

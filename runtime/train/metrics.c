@@ -9,7 +9,9 @@
  *   input = what compute waited for samples that are read too slowly
  *   sent_bytes: what rank 0 gave to the wire for a local step, evaluations left out
  *   contention: least squares of a step's own time (waits taken out) on the share of it during
- *   which comm was busy; the slope over the intercept is compute's slow-down beside comm. */
+ *   which comm was busy; the slope over the intercept is compute's slow-down beside comm. Steps
+ *   that waited for samples and the first few are left out.
+ * What compute waits for and merges behind the last step of a run (drain) is in no figure. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -31,6 +33,7 @@ enum {
     TIMELINE_SPANS = 100000,
     RECENT = 4096,
     COLLECTIVES = 1 << 15,
+    INPUT_NONE = 100, /* a wait for samples of less than that part of a step is none */
     DRAIN_EVERY = 64
 };
 #define CONTENTION_ERROR 0.05
@@ -69,7 +72,7 @@ struct ts_metrics {
     int64_t seen;      /* steps whose end was drained, as a step number */
     int64_t drained;   /* windows whose times are complete */
     /* of the step that the drain is in: ns of waits, ns for its batches, batches */
-    int64_t wait, batch, batches;
+    int64_t wait, input, batch, batches;
     int64_t end;    /* of the last step; 0: after a flush */
     int64_t echoed; /* steps that were not counted, of all ranks; known at the end */
     ts_span *timeline;
@@ -187,13 +190,15 @@ static void take_window(ts_metrics *m)
 /* What a step of one batch says about this rank's speed. */
 static void take_own(ts_metrics *m, const ts_span *step)
 {
-    m->recent[m->n_recent++ % RECENT] = (interval){step->begin_ns, step->end_ns, m->wait};
+    int64_t ns = step->end_ns - step->begin_ns;
     if (m->own.lazy) {
         m->own.lazy--;
         return;
     }
+    if (m->input <= ns / INPUT_NONE)
+        m->recent[m->n_recent++ % RECENT] = (interval){step->begin_ns, step->end_ns, m->wait};
     m->own.steps++;
-    m->own.step += step->end_ns - step->begin_ns - m->wait;
+    m->own.step += ns - m->wait - m->input;
     m->own.batch += m->batch;
 }
 
@@ -209,7 +214,8 @@ static void on_span(void *context, const ts_span *span)
         return;
     }
     m->open.part[span->kind] += ns;
-    if (span->kind == TS_SPAN_WAIT || span->kind == TS_SPAN_INPUT) m->wait += ns;
+    if (span->kind == TS_SPAN_WAIT) m->wait += ns;
+    if (span->kind == TS_SPAN_INPUT) m->input += ns;
     if (span->kind == TS_SPAN_DATA || span->kind == TS_SPAN_FORWARD ||
         span->kind == TS_SPAN_BACKWARD)
         m->batch += ns;
@@ -217,7 +223,7 @@ static void on_span(void *context, const ts_span *span)
     if (span->kind != TS_SPAN_STEP) return;
 
     if (m->batches == 1) take_own(m, span);
-    m->wait = m->batch = m->batches = 0;
+    m->wait = m->input = m->batch = m->batches = 0;
     if (!m->open.steps++) m->open.begin = m->end ? m->end : span->begin_ns;
     m->open.end = m->end = span->end_ns;
     m->seen++;
@@ -484,8 +490,9 @@ static ts_status save_record(ts_metrics *m, const char *state, const ts_score *s
     ts_option_set_each(t->options, add_setting, config);
     double steps = m->total.steps ? (double)m->total.steps : 1;
     for (int i = 0; i < TS_SPAN_KINDS; i++)
-        json_object_set_new(spans, ts_span_names[i],
-                            json_real((double)m->total.part[i] * 1e-9 / steps));
+        if (i != TS_SPAN_EVALUATE) /* no step's */
+            json_object_set_new(spans, ts_span_names[i],
+                                json_real((double)m->total.part[i] * 1e-9 / steps));
     TS_TRY(ts_file_join(path, sizeof path, t->run, "run.json"));
     return ts_json_save(
         path,

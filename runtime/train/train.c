@@ -109,7 +109,6 @@ static ts_status open_model(ts_trainer *t)
         .tf32 = !strcmp(c->type, "tf32"),
         .ops = strcmp(c->ops, "auto") ? c->ops : NULL,
         .bucket_bytes = (size_t)c->bucket_kib * 1024,
-        .decay_all = c->decay_all,
         .smoothing = (float)c->smoothing,
     };
     return ts_model_open(t->device, network, &options, &t->model);
@@ -388,26 +387,27 @@ static ts_status loop(ts_trainer *t, ts_evaluator *evaluator, ts_score *score, b
     return evaluate(t, evaluator, score);
 }
 
+static ts_status export_model(ts_trainer *t, ts_evaluator *evaluator)
+{
+    char path[600];
+    if (!t->config->export_model || t->world->rank) return TS_OK;
+    TS_TRY(ts_file_join(path, sizeof path, t->run, "model.safetensors"));
+    return ts_model_export(t->model, ts_evaluator_parameters(evaluator),
+                           ts_evaluator_statistics(evaluator), t->step, path, t->compute);
+}
+
+/* The model first: what is told about the run can be lost. */
 static ts_status finish(ts_trainer *t, ts_evaluator *evaluator, const ts_score *score, bool stopped,
                         ts_result *result)
 {
     ts_log_set_phase("end of the run");
+    if (!stopped) TS_TRY(ts_world_agree(t->world, export_model(t, evaluator)));
     TS_TRY(ts_metrics_finish(t->metrics, stopped ? "stopped" : "finished", score, result));
-    t->world->agreed |= stopped;
-    if (stopped && t->world->rank) return TS_ESTOPPED; /* rank 0 says so */
-    if (stopped)
-        return TS_ERROR(TS_ESTOPPED,
-                        "stopped after local step %lld of %lld; go on with --resume %s",
-                        (long long)t->step, (long long)t->total, t->run);
-    ts_status status = TS_OK;
-    if (t->config->export_model && t->world->rank == 0) {
-        char path[600];
-        status = ts_file_join(path, sizeof path, t->run, "model.safetensors");
-        if (!status)
-            status = ts_model_export(t->model, ts_evaluator_parameters(evaluator),
-                                     ts_evaluator_statistics(evaluator), t->step, path, t->compute);
-    }
-    return ts_world_agree(t->world, status);
+    if (!stopped) return TS_OK;
+    t->world->agreed = true;
+    if (t->world->rank) return TS_ESTOPPED; /* rank 0 says so */
+    return TS_ERROR(TS_ESTOPPED, "stopped after local step %lld of %lld; go on with --resume %s",
+                    (long long)t->step, (long long)t->total, t->run);
 }
 
 static void announce(const ts_trainer *t)
@@ -454,6 +454,7 @@ ts_status ts_train(ts_world *world, const ts_config *config, ts_option_set *opti
     ts_evaluator *evaluator = NULL;
     ts_score score = {NAN, NAN, 0};
     bool stopped = false;
+    world->agreed = false;
     ts_log_set_phase("start-up");
     TS_TRY_TO(status, out, open_trainer(&t, &evaluator));
     announce(&t);
@@ -464,7 +465,7 @@ out:
      * what happened and ends the job */
     if (status && world->size > 1 && !world->agreed) return status;
     close_trainer(&t, evaluator);
-    if (status == TS_ESTOPPED) atomic_store(&stop_asked, false); /* it has been done */
+    atomic_store(&stop_asked, false); /* it has been done, or came too late */
     return status;
 }
 
@@ -474,6 +475,7 @@ ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *resul
     ts_trainer t = {.config = config, .world = world};
     ts_evaluator *evaluator = NULL;
     ts_score score;
+    world->agreed = false;
     ts_log_set_phase("evaluation");
     TS_NEED(*config->weights, TS_EUSAGE,
             "eval needs --weights: the folder of a run or of a checkpoint, or a model.safetensors");
@@ -493,6 +495,7 @@ ts_status ts_evaluate(ts_world *world, const ts_config *config, ts_result *resul
                           .images_per_second = (double)score.samples / seconds,
                           .test_accuracy = score.accuracy,
                           .test_loss = score.loss,
+                          .train_loss = NAN,
                           .hidden = NAN,
                           .contention = NAN};
 out:
