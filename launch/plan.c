@@ -17,7 +17,7 @@ enum { STEPS = 240 };
 #define WORTH_CHANGING                                                                             \
     0.75                /* another shape's all-reduce takes less than this share of the time       \
                          */
-#define NEAR_IDEAL 1.05 /* a step this near to cocod's is better where it averages every time */
+#define NEAR_IDEAL 1.05 /* a step this near to cocod's is better if it averages every time */
 
 static struct settings {
     const char *ranks, *from, *all_reduce;
@@ -261,7 +261,8 @@ static ts_status advise(const ts_plan_cluster *c, const row all[ROWS])
     if (c->ranks == 1)
         printf("one rank has nothing to average\n");
     else if (ssgd < NEAR_IDEAL * all[COCOD].f.step_s)
-        printf("use ssgd: it hides that behind backward, and averages every step\n");
+        printf("use ssgd: it averages every step and is about as fast as cocod, k %lld\n",
+               (long long)k);
     else {
         double few = all[COMPRESSED].f.step_s;
         bool best = few < NEAR_IDEAL * all[COCOD].f.step_s;

@@ -117,7 +117,7 @@ static int pool(ts_builder *b, ts_op_kind kind, int from, int kernel, int stride
                        .kernel = kernel,
                        .stride = stride,
                        .padding = padding};
-    if (kernel > 0 && padding >= kernel)
+    if (!b->status && kernel > 0 && padding >= kernel)
         return fail(b,
                     TS_ERROR(TS_EUSAGE,
                              "node %d pools windows of %d pixels with a padding of %d, where some "

@@ -321,8 +321,7 @@ static ts_status backward_node(ts_workspace *w, int i, float *gradients, listene
         return a.dx ? ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream) : TS_OK;
     }
     /* what reads the picture has no gradient to hand on */
-    if (a.dx || a.dresidual || s->weight)
-        TS_TRY(ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream));
+    if (a.dx || a.dresidual || s->weight) TS_TRY(ts_op_launch(s->op, TS_BACKWARD_DATA, &a, stream));
     return tell(w->model, i, l);
 }
 

@@ -84,7 +84,7 @@ int ts_build_batch_norm(ts_builder *builder, int from, const char *name, int add
 int ts_build_max_pool(ts_builder *builder, int from, int kernel, int stride, int padding);
 /* kernel 0: global average. */
 int ts_build_average_pool(ts_builder *builder, int from, int kernel, int stride);
-/* Each element with its own mask in each local step, the same on all ranks. */
+/* Each element is kept or dropped anew in each local step, alike on all ranks. */
 int ts_build_dropout(ts_builder *builder, int from, float probability);
 int ts_build_linear(ts_builder *builder, int from, const char *name, int features, bool relu);
 /* The shape a node's output has; n is 1. */
@@ -127,7 +127,8 @@ int ts_session_size(const ts_session *session);
 /* Train, or score the option "weights", as the options say. Every rank gets the result. */
 ts_status ts_session_train(ts_session *session, ts_result *result);
 ts_status ts_session_evaluate(ts_session *session, ts_result *result);
-/* Finish the step, save and return TS_ESTOPPED; safe in a signal handler. */
+/* Finish the step, save and return TS_ESTOPPED; safe in a signal handler. Behind the last step of a
+ * run it is forgotten: a program that trains again keeps a flag of its own. */
 void ts_train_stop(void);
 
 #ifdef __cplusplus

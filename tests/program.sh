@@ -162,6 +162,10 @@ expect 65 'counts.fragments3|options' "$mpirun" 2 "$program" train $quick --step
 halves other10 --algorithm dasgd --period 4 --delay 3
 expect 0 'resuming|done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 4 --delay 1 --run shorter \
     --resume other10/checkpoints/step-00000006 # where an average is under way that is overdue
+expect 65 'algorithm.steps2|give the options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm dasgd --period 4 --delay 8 \
+    --run shorter --resume other10/checkpoints/step-00000006
+expect 0 'resuming|done' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm pipe --synchronous-steps 9 --run longer \
+    --resume other1/checkpoints/step-00000006 # with a gradient under way
 expect 0 'leave 25 % of the progress|--merge corrected' "$mpirun" 2 "$program" train $quick --steps 1 --algorithm dasgd --period 2 --delay 2 --run little
 differ "OD-SGD takes no local steps" other1/model.safetensors other2/model.safetensors
 expect 65 'algorithm.begun|options' "$mpirun" 2 "$program" train $quick --steps 12 --algorithm cocod --post-local 0.5 --run r6 --resume whole

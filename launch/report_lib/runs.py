@@ -286,7 +286,8 @@ def set_totals(run, path):
     steps = sum(window["steps"] for window in windows)
     mean = lambda key: sum(w[key] * w["steps"] for w in windows) / steps if steps else NAN
     parts = run.record["seconds_per_step"]
-    known = steps - (windows[0]["steps"] if windows and run.config.get("resume") else 0)  # the first may be shorter
+    guessed = windows and windows[0] is run.windows[0] and windows[0]["steps"] < windows[0]["step"]  # by set_clock
+    known = steps - (windows[0]["steps"] if guessed else 0)
     last = run.total("images_per_second") * run.total("seconds") < 0.99 * run.batch * run.ranks * known
     if parts and not last:
         run.step_s, run.wait_s, run.comm_s = (number(path, parts, key) for key in ("step", "wait", "comm"))

@@ -87,7 +87,8 @@ ts_status ts_averaging_begin(ts_averaging *a)
     return ts_exchange_begin(a->exchange);
 }
 
-/* The counts' name tells the number of fragments, so that a run of another does not take them. */
+/* The names tell the numbers of fragments and of averages in flight, so that a run of others does
+ * not take them. */
 int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
 {
     int n = ts_exchange_state(a->exchange, parts, 0, max);
@@ -96,9 +97,9 @@ int ts_averaging_state(ts_averaging *a, ts_part *parts, int max)
     if (a->flights.n_fragments > 1)
         snprintf(counts.name, sizeof counts.name, "counts.fragments%d", a->flights.n_fragments);
     n = ts_part_add(parts, n, max, counts);
-    n = ts_part_add(
-        parts, n, max,
-        (ts_part){"steps", TS_PART_HOST, a->steps, (size_t)most_in_flight(a) * sizeof *a->steps});
+    ts_part steps = {"", TS_PART_HOST, a->steps, (size_t)most_in_flight(a) * sizeof *a->steps};
+    snprintf(steps.name, sizeof steps.name, "steps%d", most_in_flight(a));
+    n = ts_part_add(parts, n, max, steps);
     return ts_flights_state(&a->flights, parts, n, max);
 }
 

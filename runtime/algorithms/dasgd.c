@@ -6,12 +6,13 @@
  * with what its model has become:
  *     x_i <- xi x_i + (1 - xi) mean over ranks of y_j
  * which takes progress of those d steps away: with m = ceil(d / k) averages in flight
- *     (xi k + (1 - xi) (m k - d)) / (xi k + (1 - xi) m k)
- * of it is left in the long run (slow momentum divides the second term below by alpha / (1 -
- * beta)). The corrected merge, not the paper's, takes none, and leaves the mean over ranks as it
- * is: x_i <- x_i + (1 - xi) (mean over ranks of y_j - y_i) d may exceed k: then several averages
- * are in flight. Drain merges them in their order. Slow momentum and fragments are not the paper's
- * either (averaging.h). */
+ *     (xi k + (1 - xi) (m k - d)) / (xi k + q (1 - xi) m k)
+ * of it is left in the long run; q is 1, and (1 - beta) / alpha with slow momentum. The corrected
+ * merge, not the paper's, leaves the mean over ranks as it is; - d falls away in that fraction:
+ *     x_i <- x_i + (1 - xi) (mean over ranks of y_j - y_i)
+ *
+ * d may exceed k: then several averages are in flight. Drain merges them in their order. Slow
+ * momentum and fragments are not the paper's either (averaging.h). */
 #include <string.h>
 
 #include "runtime/algorithms/periodic.h"
@@ -32,10 +33,10 @@ ts_averaging_rule ts_dasgd_rule(const ts_algorithm_config *c)
 
 static double progress_left(const ts_averaging_rule *r)
 {
-    double k = (double)r->period, xi = r->keep, d = (double)r->delay;
-    double m = (double)ts_averaging_in_flight(r),
-           q = r->slow_rate > 0 ? (1 - r->slow_momentum) / r->slow_rate : 1;
-    return r->corrected ? 1 : (xi * k + (1 - xi) * (m * k - d)) / (xi * k + q * (1 - xi) * m * k);
+    double k = (double)r->period, xi = r->keep, d = r->corrected ? 0 : (double)r->delay;
+    double all = k * (double)ts_averaging_in_flight(r);
+    double q = r->slow_rate > 0 ? (1 - r->slow_momentum) / r->slow_rate : 1;
+    return (xi * k + (1 - xi) * (all - d)) / (xi * k + q * (1 - xi) * all);
 }
 
 static ts_status dasgd_open(const ts_worker *worker, const ts_algorithm_config *c,
@@ -54,8 +55,9 @@ static ts_status dasgd_open(const ts_worker *worker, const ts_algorithm_config *
     double left = progress_left(&rule);
     if (left < LITTLE && worker->size > 1 && !worker->rank)
         ts_warn("dasgd: with period %lld, delay %lld and mix %g merges leave %.0f %% of the "
-                "progress: lower --delay, raise --mix, or take --merge corrected, which leaves all",
-                (long long)c->period, (long long)c->delay, c->mix, 100 * left);
+                "progress: lower --delay, raise --mix%s",
+                (long long)c->period, (long long)c->delay, c->mix, 100 * left,
+                rule.corrected ? " or --slow-rate" : ", or take --merge corrected");
     return TS_OK;
 }
 

@@ -5,7 +5,8 @@
  * The update reads `average`, backward writes the gradients: a copy lies between. The first steps
  * are synchronous. The step behind them has no gradient to use yet: its update is with 0, momentum
  * going on. Drain makes the update that is under way, at the rate of the step behind
- * the last: 0, where the schedule ends there. */
+ * the last: 0, where the schedule ends there. (And so does the first synchronous step of a run
+ * resumed with more of them.) */
 #ifndef TS_ALGORITHMS_PIPELINE_H
 #define TS_ALGORITHMS_PIPELINE_H
 

@@ -129,8 +129,8 @@ static void warn_of_more(const ts_wire *wire)
     }
     if (wire->way == GATHERED && sent > plain && !w->rank)
         ts_warn("%s: %d ranks send all their encodings to each other, %.2g times what fp32 sends: "
-                "take --compress none, or fewer %s%s",
-                wire->ops->name, w->size, sent / plain, wire->ops->unbiased ? "levels" : "elements",
+                "take --compress none%s",
+                wire->ops->name, w->size, sent / plain,
                 wire->ops->unbiased && !w->weight ? ", or --exchange scatter" : "");
 }
 

@@ -440,12 +440,12 @@ typedef struct places {
     char all[PATH_BYTES], folder[PATH_BYTES], partial[PATH_BYTES + 16];
 } places;
 
-/* Rename; where the name is gone, a host that shares the folder has. Only the rename itself tells:
- * a network's file system may answer other questions from memory. */
+/* Rename; where the name is gone, a host that shares the folder has renamed it. Only the rename
+ * itself tells: a network's file system may answer other questions from memory. */
 static ts_status publish(const ts_trainer *t, const places *p)
 {
     int failed = rename(p->partial, p->folder) ? errno : 0;
-    if (failed == ENOENT) return TS_OK;
+    if (failed == ENOENT && t->world->rank) return TS_OK;
     if (failed == ENOTEMPTY || failed == EEXIST) { /* an earlier try of the same step */
         TS_TRY(ts_file_remove_folder(p->folder));
         failed = rename(p->partial, p->folder) ? errno : 0;

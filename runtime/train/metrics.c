@@ -33,7 +33,7 @@ enum {
     TIMELINE_SPANS = 100000,
     RECENT = 4096,
     COLLECTIVES = 1 << 15,
-    INPUT_NONE = 100, /* a wait for samples of less than that part of a step is none */
+    INPUT_NONE = 100, /* waits for samples up to 1/100 of a step count as none */
     DRAIN_EVERY = 64
 };
 #define CONTENTION_ERROR 0.05
