@@ -300,10 +300,10 @@ static ts_status faster_links(ts_plan_cluster c)
         double blocking = f.step_s;
         TS_TRY(ts_plan_run(&c, &(ts_plan_method){"ssgd", true, 1, 1, 1}, STEPS, &f));
         TS_TRY(ts_plan_period(&c, "cocod", 0, TS_PLAN_HIDDEN, 1, TS_PLAN_LONGEST, &k));
-        char period[24] = "";
+        char period[24] = "- (none hides)";
         if (k) snprintf(period, sizeof period, "%lld", (long long)k);
         printf("  %8.6g Gbit/s  ssgd %10.3f  cocod's period %s\n", c.outer.bytes_per_s * 8e-9,
-               fmin(f.step_s, blocking) * 1e3, k ? period : "- (none hides)");
+               fmin(f.step_s, blocking) * 1e3, period);
     }
     return TS_OK;
 }

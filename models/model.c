@@ -58,8 +58,8 @@ static ts_status set_layouts(ts_model *m)
         int add = b->nodes[i].add;
         TS_NEED(add < 0 || b->nodes[add].desc.layout == d->layout, TS_EUSAGE,
                 "network %s: %s adds node %d, whose order in memory is not that of its input, "
-                "because a "
-                "linear layer or the picture is next to one of them: put a pool of 1 pixel between",
+                "because a linear layer or the picture is next to one of them: put a pool of 1 "
+                "pixel between",
                 m->network->name, b->nodes[i].name, add);
     }
     /* logits and loss are fp32 */

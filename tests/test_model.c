@@ -498,6 +498,25 @@ static ts_status build_around(ts_builder *b, ts_shape input, int classes)
     return build_own(b, true, classes);
 }
 
+/* The gradients of one batch, malloc. */
+static float *gradients_of(const ts_network *network, int *n_p)
+{
+    ts_control control = {0};
+    OK(ts_network_add(network));
+    ts_model *m = open_model(network->name, 8, TS_F32, NULL, 4096);
+    ts_flat *f = ts_model_flat(m);
+    ts_workspace *w = open_workspace(m, 3, true, &control);
+    fill_batch(w, 0);
+    OK(ts_workspace_forward(w, 0, ts_model_nodes(m), stream));
+    OK(ts_workspace_backward(w, 0, ts_model_nodes(m), f->gradients, NULL, NULL, stream));
+    OK(ts_stream_sync(stream));
+    *n_p = (int)f->n;
+    float *gradients = copy_of(f->gradients, f->n * sizeof(float));
+    ts_workspace_close(w);
+    ts_model_close(m);
+    return gradients;
+}
+
 static void test_one_node_read_twice_by_another(void **state)
 {
     static const ts_network networks[] = {{"direct", build_direct, ""},
@@ -505,21 +524,7 @@ static void test_one_node_read_twice_by_another(void **state)
     (void)state;
     float *gradients[2];
     int n = 0;
-    for (int k = 0; k < 2; k++) {
-        ts_control control = {0};
-        OK(ts_network_add(&networks[k]));
-        ts_model *m = open_model(networks[k].name, 8, TS_F32, NULL, 4096);
-        ts_flat *f = ts_model_flat(m);
-        ts_workspace *w = open_workspace(m, 3, true, &control);
-        fill_batch(w, 0);
-        OK(ts_workspace_forward(w, 0, ts_model_nodes(m), stream));
-        OK(ts_workspace_backward(w, 0, ts_model_nodes(m), f->gradients, NULL, NULL, stream));
-        OK(ts_stream_sync(stream));
-        n = (int)f->n;
-        gradients[k] = copy_of(f->gradients, f->n * sizeof(float));
-        ts_workspace_close(w);
-        ts_model_close(m);
-    }
+    for (int k = 0; k < 2; k++) gradients[k] = gradients_of(&networks[k], &n);
     near(gradients[0], gradients[1], n, 1e-6f);
     free(gradients[0]);
     free(gradients[1]);
@@ -548,21 +553,11 @@ static void test_what_reads_the_picture(void **state)
                                           {"dropped", build_dropped, ""}};
     (void)state;
     for (int k = 0; k < 2; k++) {
-        ts_control control = {0};
-        OK(ts_network_add(&networks[k]));
-        ts_model *m = open_model(networks[k].name, 8, TS_F32, NULL, 4096);
-        ts_flat *f = ts_model_flat(m);
-        ts_workspace *w = open_workspace(m, 3, true, &control);
-        fill_batch(w, 0);
-        OK(ts_workspace_forward(w, 0, ts_model_nodes(m), stream));
-        OK(ts_workspace_backward(w, 0, ts_model_nodes(m), f->gradients, NULL, NULL, stream));
-        OK(ts_stream_sync(stream));
-        float *gradients = copy_of(f->gradients, f->n * sizeof(float)), sum = 0;
-        for (size_t i = 0; i < f->n; i++) sum += fabsf(gradients[i]);
+        int n;
+        float *gradients = gradients_of(&networks[k], &n), sum = 0;
+        for (int i = 0; i < n; i++) sum += fabsf(gradients[i]);
         assert_true(sum > 0 && isfinite(sum));
         free(gradients);
-        ts_workspace_close(w);
-        ts_model_close(m);
     }
 }
 

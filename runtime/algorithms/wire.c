@@ -122,12 +122,13 @@ static void warn_of_more(const ts_wire *wire)
 {
     const ts_worker *w = &wire->worker;
     double sent = 0, plain = 0, n = w->size;
+    if (wire->way != GATHERED || w->rank) return;
     for (int i = 0; i < wire->n_slices; i++) {
         sent +=
             (n - 1) * (double)ts_compressor_bytes(wire->compressors[(i + 1) * wire->n_stages - 1]);
         plain += 2 * (n - 1) / n * (double)(wire->slices[i].n * sizeof(float));
     }
-    if (wire->way == GATHERED && sent > plain && !w->rank)
+    if (sent > plain)
         ts_warn("%s: %d ranks send all their encodings to each other, %.2g times what fp32 sends: "
                 "take --compress none%s",
                 wire->ops->name, w->size, sent / plain,

@@ -114,8 +114,7 @@ static ts_status choose(const ts_trainer *t, const measure *m, choice *c)
 {
     int n = t->world->size;
     const char *name = t->config->algorithm;
-    bool delayed = !strcmp(name, "dasgd");
-    int64_t delay = delayed ? t->config->algorithm_config.delay : 0;
+    int64_t delay = !strcmp(name, "dasgd") ? t->config->algorithm_config.delay : 0;
     ts_plan_link link = {1, 0}; /* 1 byte/s: an all-reduce of these bytes takes average_s */
     ts_plan_cluster cluster = {.ranks = n,
                                .per_host = 1,
